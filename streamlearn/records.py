@@ -1,0 +1,149 @@
+"""The values that travel through the daemon. All are plain data over numpy; none knows torch, clocks or files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Json: TypeAlias = Any
+"""What `json.dumps` takes without help: None, bool, int, float, str, list, and dict with string keys."""
+
+Label: TypeAlias = str | int
+"""A label on the wire. `1` and `"1"` are different labels."""
+
+Positions: TypeAlias = Mapping[str, int]
+"""Partition name → where the next read begins: one past the last record."""
+
+Headers: TypeAlias = tuple[tuple[str, bytes], ...]
+About: TypeAlias = Literal["now", "ever", "auto"]
+"""What a question is about: the present only, all that was ever learned, or whichever the input looks like."""
+
+
+class Message(NamedTuple):
+    """What a sink is asked to write."""
+
+    value: bytes
+    key: bytes | None = None
+    headers: Headers = ()
+    time_ms: int | None = None  # since the epoch, UTC
+
+
+class Record(NamedTuple):
+    """What a source read. `place` is how messages and logs name it."""
+
+    partition: str  # "orders[3]": one name for topic and partition, everywhere
+    position: int
+    value: bytes | None  # None is a tombstone
+    key: bytes | None = None
+    headers: Headers = ()
+    time_ms: int | None = None  # since the epoch, UTC
+
+    @property
+    def place(self) -> str:
+        """`orders[3]@88112`."""
+        return f"{self.partition}@{self.position}"
+
+    @property
+    def size_bytes(self) -> int:
+        """Payload bytes held in memory by this record."""
+        return len(self.value or b"") + len(self.key or b"") + sum(len(n) + len(v) for n, v in self.headers)
+
+
+class Sample(NamedTuple):
+    """What decoding makes of a record, besides the features it wrote into its row of the batch."""
+
+    label: Label | None = None
+    id: str | None = None
+    time_ms: int | None = None  # of the event, since the epoch, UTC
+    context: int | None = None  # task identity, where a stream has one
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Admitted rows in journal order. Row i is the sample read at `at[i]` of partition `partitions[i]`."""
+
+    x: Array  # float32 [n, *shape], as decoded: no transform applied
+    labels: Array  # int64 [n], rows of the label map
+    contexts: Array  # int64 [n], task identity; -1 where unknown
+    ids: Array  # uint64 [n], hash of the sample's id; 0 where it has none
+    times_ms: Array  # int64 [n], event time; -1 where unknown
+    partitions: Array  # int32 [n], index into the daemon's list of partition names
+    at: Array  # int64 [n], position of the row's own record
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice) -> "Batch":
+        """These rows, as views."""
+        return Batch(*(getattr(self, name)[rows] for name in self.__slots__))
+
+    @classmethod
+    def of(cls, x: Array, labels: Array, contexts: Array | None = None) -> "Batch":
+        """Rows that came from no stream, for tests, benchmarks and library use; positions count from 0."""
+        n = len(labels)
+        return cls(
+            x=np.ascontiguousarray(x, np.float32),
+            labels=np.asarray(labels, np.int64),
+            contexts=np.full(n, -1, np.int64) if contexts is None else np.asarray(contexts, np.int64),
+            ids=np.zeros(n, np.uint64),
+            times_ms=np.full(n, -1, np.int64),
+            partitions=np.zeros(n, np.int32),
+            at=np.arange(n, dtype=np.int64),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LearnReport:
+    """What `learn` did: the answers given before each label was used, and what can be said of the updates."""
+
+    logits: Array  # float32 [n, C]; -inf where the label was not learned yet; C = 0 before the first label
+    rejected: Array  # bool [n]: rows of an update that was undone because it was not finite
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """Means over this call, by name: `gradient_alignment`, `step_size_mean`, `step_size_zero_ratio`, `update_norm`,
+    `member_weight/NAME`; a name is present only when the learner has it. NaN where nothing was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that `restore` needs: arrays by name (safetensors) and JSON values. Never a live reference, never an object."""
+
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    values: Mapping[str, Json] = field(default_factory=dict)
+
+    def under(self, name: str) -> "State":
+        """The part that `nest` put under `name`."""
+        prefix = f"{name}/"
+        return State(
+            {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)},
+            dict(self.values.get(name, {})),
+        )
+
+    @classmethod
+    def nest(cls, parts: "Mapping[str, State]") -> "State":
+        """One state out of several, each under its name (which holds no `/`)."""
+        arrays = {f"{name}/{k}": v for name, part in parts.items() for k, v in part.arrays.items()}
+        return cls(arrays, {name: dict(part.values) for name, part in parts.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How to answer without the learner: a pure function named `form` in `serving/forms/`, its arrays and settings."""
+
+    form: str
+    arrays: Mapping[str, Array]
+    settings: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is served: read-only, and everything one answer needs, so that no answer can mix two of them."""
+
+    number: int  # learned chunks; `model_version` in answers
+    answering: Answering
+    labels: tuple[Label, ...]  # by row
+    shape: tuple[int, ...]  # of one input
+    published_ms: int  # since the epoch, UTC
+    positions: Positions = field(default_factory=dict)
