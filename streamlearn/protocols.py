@@ -44,7 +44,7 @@ class Source(Protocol):
         """True once no record can follow: the end of a file. A topic is never exhausted."""
 
     def commit(self, positions: Positions) -> None:
-        """Tell the upstream these are safe. Our truth is the checkpoint; this is a courtesy, and its errors are counted only."""
+        """Tell the upstream these are safe. A courtesy: our truth is the checkpoint, and errors are only counted."""
 
     def close(self) -> None:
         """Let go of everything. May be called twice."""
@@ -79,7 +79,7 @@ class Learner(Protocol):
     chunk: int  # rows of one update
 
     def predict(self, x: Array, *, about: About = "auto") -> Array:
-        """Logits float32 [n, C] for inputs [n, *shape], -inf for labels not learned. Changes nothing; before any label C is 0."""
+        """Logits float32 [n, C] for inputs [n, *shape], -inf for labels not learned. Pure; before any label C is 0."""
 
     def learn(self, batch: Batch) -> LearnReport:
         """Test, then train, chunk by chunk in stream order: `report.logits[i]` answers row i before its own label.
