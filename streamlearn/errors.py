@@ -19,6 +19,10 @@ class SourceError(StreamlearnError):
     exit_code = 3
 
 
+class PositionLostError(SourceError):
+    """A saved position that the upstream no longer holds, or never held. Retrying cannot help: the process stops and says so."""
+
+
 class SinkError(StreamlearnError):
     """Handled where records are written: retried with back-off; nothing passes a checkpoint before it is written."""
 
