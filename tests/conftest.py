@@ -1,0 +1,71 @@
+"""Fixtures that several folders use: a real Kafka broker on loopback, and topics on it."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+Topics = Callable[..., str]
+
+
+def load_broker() -> ModuleType:
+    """`deploy/kafka/broker.py`, which is a program and no part of a package."""
+    spec = importlib.util.spec_from_file_location("broker", Path(__file__).parents[1] / "deploy/kafka/broker.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks for the broker bears its marker: `-m "not kafka"` leaves it out."""
+    for item in items:
+        if "kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.kafka)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap address of a real broker: the one named by STREAMLEARN_KAFKA, or one started for this run."""
+    address = os.environ.get("STREAMLEARN_KAFKA")
+    if address:
+        yield address
+        return
+    broker, data = load_broker(), tmp_path_factory.mktemp("kafka")
+    try:
+        node = broker.up(data)
+    except broker.BrokerError as error:
+        pytest.skip(f"no Kafka broker: {error}")
+    yield node.bootstrap
+    broker.down(data)
+
+
+@pytest.fixture(scope="session")
+def kafka_admin(kafka: str) -> Iterator[Any]:
+    """kafka-python's admin client on the broker."""
+    from kafka import KafkaAdminClient  # noqa: PLC0415 - loaded by tests that need a broker alone
+
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    yield admin
+    admin.close()
+
+
+@pytest.fixture(scope="session")
+def kafka_topic(kafka_admin: Any) -> Topics:
+    """Makes a topic with a name of its own: `kafka_topic(partitions=1, **configs)` gives the name."""
+    numbers = count()
+
+    def make(partitions: int = 1, **configs: str) -> str:
+        name = f"test-{os.getpid()}-{next(numbers)}"
+        wanted = {"num_partitions": partitions, "replication_factor": 1, "configs": configs}
+        kafka_admin.create_topics({name: wanted}, timeout_ms=10_000, wait_for_metadata=True)
+        return name
+
+    return make
