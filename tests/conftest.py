@@ -24,6 +24,11 @@ def load_broker() -> ModuleType:
     return module
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """kafka-python, when imported, reads its schemas by a function that Python 3.11 deprecates."""
+    config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What asks for the broker bears its marker: `-m "not kafka"` leaves it out."""
     for item in items:

@@ -7,6 +7,7 @@ Maven fetches the jars of pom.xml once, into libs/. All that the broker writes l
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -188,9 +189,11 @@ def _start(java: str, classpath: str, data: Path, heap: str) -> int:
         "kafka.Kafka",
         str(data / "server.properties"),
     ]
-    with (data / "broker.out").open("wb") as out:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-    return process.pid
+    detach = f'"$@" >{shlex.quote(str(data / "broker.out"))} 2>&1 </dev/null & echo $!'
+    started = subprocess.run(
+        ["sh", "-c", detach, "sh", *command], capture_output=True, text=True, check=True, start_new_session=True
+    )
+    return int(started.stdout)
 
 
 def _wait(node: Node, data: Path, wait_s: float) -> None:
@@ -205,16 +208,10 @@ def _wait(node: Node, data: Path, wait_s: float) -> None:
 
 def _alive(pid: int, data: Path) -> bool:
     """True for our Java process only: a number may have been given to another process since."""
-    _reap(pid)
-    found = subprocess.run(["ps", "-p", str(pid), "-o", "stat=,args="], capture_output=True, text=True, check=False).stdout
+    found = subprocess.run(
+        ["ps", "-ww", "-p", str(pid), "-o", "stat=,args="], capture_output=True, text=True, check=False
+    ).stdout
     return str(data / "server.properties") in found and not found.lstrip().startswith("Z")
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return
 
 
 def _ended(pid: int, data: Path, wait_s: float) -> bool:
