@@ -1,0 +1,171 @@
+"""What is served: numbered, read-only, and whole. The learner's process publishes; servers, in any process, take the newest.
+
+Two ways with one face. `FilePublisher` and `FollowedFile` speak through one safetensors file that is replaced by rename: the
+reader maps it, so opening costs the same for any size, and a file that was replaced stays valid for whoever still reads it.
+`Reference` hands the object over inside one process. numpy and msgspec only: a follower never loads torch.
+"""
+
+import hashlib
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from streamlearn.errors import SnapshotError
+from streamlearn.records import Snapshot
+from streamlearn.snapshot_file import FILE, read, write
+
+HEARTBEAT = "heartbeat"
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own in it, refused when it is not
+
+log = structlog.get_logger()
+
+
+class Publisher(Protocol):
+    """Used by the learner's thread."""
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """From now on servers may answer from this one. Errors: SnapshotError; the one before it stays in place."""
+
+    def beat(self) -> None:
+        """Say that the learner lives, though nothing new is to be published. Called about once a second."""
+
+
+class Current(Protocol):
+    """Used by servers, from their own thread."""
+
+    def current(self) -> Snapshot | None:
+        """The newest snapshot known here; None before the first. Take it once for each answer."""
+
+    def age_s(self) -> float:
+        """Seconds since the learner last gave a sign of life; infinite before the first."""
+
+
+class Reference:
+    """Publisher and Current of one process: one reference is swapped, nothing is copied."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen = -math.inf
+        self._snapshot: Snapshot | None = None
+
+    def publish(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self.beat()
+
+    def beat(self) -> None:
+        self._seen = self._clock()
+
+    def current(self) -> Snapshot | None:
+        return self._snapshot
+
+    def age_s(self) -> float:
+        return self._clock() - self._seen
+
+
+class FilePublisher:
+    """Publishes into `folder`, which servers on this or another host follow."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        write(snapshot, self._folder)
+        self.beat()
+
+    def beat(self) -> None:
+        try:
+            (self._folder / HEARTBEAT).touch()
+        except OSError as error:
+            raise SnapshotError(f"{self._folder / HEARTBEAT} cannot be touched ({error}); servers will call it old") from error
+
+
+class FollowedFile:
+    """The newest snapshot of a folder that another process publishes into. `poll` looks; `current` never touches a file."""
+
+    def __init__(self, folder: Path, accept: Callable[[Snapshot], object] | None = None) -> None:
+        """`accept` is called with each new snapshot before it is served; SnapshotError from it refuses the snapshot."""
+        self.failed_loads = 0
+        self._folder = folder
+        self._accept = accept
+        self._seen: tuple[int, int] | None = None
+        self._snapshot: Snapshot | None = None
+
+    def changed(self) -> bool:
+        """Whether `poll` would read: the file is another one than the one read last. One `stat`, about a microsecond."""
+        found = self._identity()
+        return found is not None and found != self._seen
+
+    def poll(self) -> Snapshot | None:
+        """Read the file if it is a new one, and return what is current now. A bad file is counted, the one before it stays."""
+        found = self._identity()
+        if found is None or found == self._seen:
+            return self._snapshot
+        self._seen = found
+        try:
+            snapshot = read(self._folder / FILE)
+            if self._accept is not None:
+                self._accept(snapshot)
+        except SnapshotError as error:
+            self.failed_loads += 1
+            log.warning("snapshot.refused", error=str(error), next_step="the one before it stays")
+        else:
+            self._snapshot = snapshot
+        return self._snapshot
+
+    def current(self) -> Snapshot | None:
+        return self._snapshot
+
+    def age_s(self) -> float:
+        times = [_modified(self._folder / name) for name in (FILE, HEARTBEAT)]
+        return max(0.0, time.time() - max(times))
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = (self._folder / FILE).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+
+def live_folder(state_dir: Path, configured: str | None = None, *, needed_bytes: int = 1 << 24, memory: Path = MEMORY) -> Path:
+    """Where to publish: as configured, else a folder of ours on tmpfs, else `STATE/live` with a warning. Made if absent."""
+    if configured is not None:
+        folder = Path(configured)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    name = hashlib.blake2b(os.fsencode(state_dir.resolve()), digest_size=8).hexdigest()
+    folder = memory / f"streamlearn-{name}"
+    obstacle = _obstacle(folder, needed_bytes)
+    if obstacle is None:
+        return folder
+    folder = state_dir / "live"
+    log.warning("snapshot.on_disk", folder=str(folder), reason=obstacle, next_step="slower; or set serving.live_folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return -math.inf
+
+
+def _obstacle(folder: Path, needed_bytes: int) -> str | None:
+    """Why `folder` cannot be used, or None once it is there, ours alone, and has room."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o022:
+            return f"{folder} belongs to somebody else or is open to others"
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return f"{folder} cannot be used ({error})"
+    return None if free >= needed_bytes else f"{folder} has {free} bytes free, {needed_bytes} are needed"
