@@ -54,6 +54,11 @@ class Journal:
         """Where a checkpoint taken now stands: arguments of `resume`."""
         return {"segment": self._segment, "taken": self._taken}
 
+    @property
+    def newest(self) -> str:
+        """The segment that is being written."""
+        return Path(self._file.name).stem
+
     def begin(self, segment: str) -> None:
         """Start the segment of a checkpoint that is being taken. While a script runs, its own segments go on."""
         if not self.script:

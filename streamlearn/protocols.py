@@ -8,12 +8,12 @@ from streamlearn.records import (
     Answering,
     Array,
     Batch,
-    Json,
     LearnReport,
     Message,
     Positions,
     Record,
     Sample,
+    Snapshot,
     State,
 )
 
@@ -127,8 +127,18 @@ class Detector(Protocol):
     def restore(self, state: State) -> None: ...
 
 
-class Journal(Protocol):
-    """Decisions that depended on a clock, on load or on a person, in the order they took effect."""
+class Stateful(Protocol):
+    """What a checkpoint is made of."""
 
-    def write(self, kind: str, **values: Json) -> None:
-        """Called before the decision takes effect."""
+    def state(self) -> State:
+        """A copy of all that `restore` needs."""
+
+    def restore(self, state: State) -> None:
+        """Become what gave `state`. Errors: CheckpointError naming what does not fit."""
+
+
+class Publisher(Protocol):
+    """Hands snapshots to servers."""
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Servers see all of it or none of it. Called by the learner's thread; never waits for a reader."""

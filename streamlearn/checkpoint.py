@@ -1,0 +1,287 @@
+"""Checkpoints: the whole state of the daemon and its positions, as one atomic unit.
+
+A checkpoint is a folder `EPOCH-SEQUENCE` with `arrays.safetensors` and `manifest.json`. It is written beside, flushed, renamed,
+and the rename is flushed: either it exists whole or not at all. Arrays are safetensors and the rest is JSON, so nothing in a
+checkpoint is ever executed (P8). A damaged one is set aside loudly and the one before it is used; if none is left, the start
+is refused rather than made from nothing.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import safetensors
+import safetensors.numpy
+import structlog
+
+from streamlearn.errors import CheckpointError
+from streamlearn.records import Array, Json, Positions, State
+
+log = structlog.get_logger()
+
+SCHEMA = 1
+FIRST = "0001-00000000"
+"""Writer epoch and sequence of what comes before the first checkpoint: the name of the first journal segment."""
+MODEL_PARTS = ("learner", "labels", "metrics", "drift")
+"""Parts of the state that the *model* digest covers; the *state* digest covers all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A state to be written, or one that was read and found whole."""
+
+    number: int  # of the state: learned chunks
+    state: State
+    positions: Positions
+    journal: Mapping[str, Json]  # arguments of `Journal.resume`
+
+    @property
+    def model_digest(self) -> str:
+        """Of parameters, rates, memory, labels, transforms, random state and metrics."""
+        return digest(State.nest({name: self.state.under(name) for name in MODEL_PARTS}))
+
+    @property
+    def state_digest(self) -> str:
+        """Of all parts and the positions. Not of the journal's place, which depends on when checkpoints were taken."""
+        return digest(State(self.state.arrays, {**self.state.values, "positions": dict(self.positions), "number": self.number}))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A durable checkpoint."""
+
+    name: str
+    number: int
+    positions: Positions
+    size_bytes: int
+    created_ms: int  # since the epoch, UTC
+    model_digest: str
+    state_digest: str
+
+
+def digest(state: State) -> str:
+    """SHA-256 over names, types, shapes and bytes of the arrays, and over the values as canonical JSON."""
+    sha = hashlib.sha256()
+    for name in sorted(state.arrays):
+        array = np.ascontiguousarray(state.arrays[name])
+        sha.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        sha.update(array.tobytes())
+    sha.update(_canonical(state.values))
+    return sha.hexdigest()
+
+
+class Checkpoints:
+    """The folder of checkpoints. Written by one thread; read before the start, and by `inspect`."""
+
+    def __init__(self, folder: Path, *, keep: int = 3) -> None:
+        self.folder, self.keep = folder, keep
+
+    def names(self) -> list[str]:
+        """Whole checkpoints, oldest first."""
+        return sorted(path.name for path in self.folder.glob("[0-9]*-[0-9]*") if path.is_dir())
+
+    def next_name(self, *, after: str = FIRST) -> str:
+        """Above `after`, the newest journal segment, and every name ever used here, also of those that were set aside."""
+        used = [path.name.removeprefix("torn-") for path in self.folder.glob("*[0-9]*-[0-9]*")]
+        epoch, _, sequence = max([after, *(name for name in used if not name.startswith("."))]).partition("-")
+        return f"{epoch}-{int(sequence) + 1:08d}"
+
+    def newest(self) -> tuple[Checkpoint, Written] | None:
+        """The newest whole checkpoint; None when there never was one.
+
+        Errors  CheckpointError when all are damaged, or when the newest was written by another schema.
+        """
+        names = self.names()
+        for name in reversed(names):
+            try:
+                return self.read(name)
+            except _DamagedError as error:
+                log.error("checkpoint.damaged", name=name, error=str(error), next_step="using the one before it")
+                (self.folder / name).rename(self.folder / f"torn-{name}")
+        if names:
+            raise CheckpointError(f"all {len(names)} checkpoints in {self.folder} are damaged: restore one, or move them away")
+        return None
+
+    def read(self, name: str) -> tuple[Checkpoint, Written]:
+        """One checkpoint by name, checked against its digests. Errors: CheckpointError."""
+        manifest = _manifest(self.folder / name)
+        arrays = _arrays(self.folder / name, manifest["arrays_sha256"])
+        checkpoint = Checkpoint(
+            manifest["number"], State(arrays, manifest["values"]), manifest["positions"], manifest["journal"]
+        )
+        if checkpoint.state_digest != manifest["state_digest"]:
+            raise _DamagedError(f"checkpoint {name}: its state has not the digest that its manifest names")
+        return checkpoint, _written(self.folder / name, manifest)
+
+    def save(self, name: str, checkpoint: Checkpoint, *, created_ms: int) -> Written:
+        """Durable under `name` when this returns; the oldest beyond `keep` are removed. Errors: CheckpointError."""
+        beside, final = self.folder / f".{name}", self.folder / name
+        try:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            arrays = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in checkpoint.state.arrays.items()})
+            _write(beside / "arrays.safetensors", arrays)
+            _write(beside / "manifest.json", _sealed(_body(checkpoint, arrays, created_ms)))
+            _sync(beside)
+            beside.rename(final)
+            _sync(self.folder)
+            for old in self.names()[: -self.keep]:
+                shutil.rmtree(self.folder / old)
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {name} could not be written to {self.folder}: {error}") from error
+        return _written(final, _manifest(final))
+
+    def journal_segments(self) -> Iterable[str]:
+        """The journal segment that each kept checkpoint begins with, oldest first."""
+        return (_manifest(self.folder / name)["journal"]["segment"] for name in self.names())
+
+
+class CheckpointWriter:
+    """Writes in a thread of its own, one at a time, so that learning pauses for the copy of the state alone.
+
+    A checkpoint that cannot be written is counted and logged, and the next one is tried when it is due: the ones before stand.
+    """
+
+    def __init__(
+        self, store: Checkpoints, *, clock_ms: Callable[[], int], on_durable: Callable[[Written, float], None] | None = None
+    ) -> None:
+        self.store, self.failed = store, 0
+        self.last: Written | None = None
+        self._clock_ms, self._on_durable = clock_ms, on_durable
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """True while a checkpoint is being written."""
+        return self._writing is not None and not self._writing.done()
+
+    def next_name(self, *, after: str) -> str:
+        """The name of the checkpoint that is taken next."""
+        return self.store.next_name(after=after)
+
+    def start(self, name: str, checkpoint: Checkpoint) -> None:
+        """Begin to write; `on_durable` is called from the writing thread when it is done."""
+        self._writing = self._thread.submit(self._write, name, checkpoint)
+
+    def _write(self, name: str, checkpoint: Checkpoint) -> None:
+        began = time.perf_counter()
+        try:
+            self.last = self.store.save(name, checkpoint, created_ms=self._clock_ms())
+        except CheckpointError as error:
+            self.failed += 1
+            log.error("checkpoint.failed", error=str(error), next_step="trying again when the next one is due")
+            return
+        if self._on_durable is not None:
+            self._on_durable(self.last, time.perf_counter() - began)
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Return when nothing is being written."""
+        if self._writing is not None:
+            self._writing.result(timeout_s)
+
+    def close(self) -> None:
+        """Wait for the write in progress. May be called twice."""
+        self._thread.shutdown()
+
+
+class Lock:
+    """Keeps two daemons on one state directory apart, for as long as the process lives."""
+
+    def __init__(self, state_dir: Path) -> None:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self._file = (state_dir / "lock").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            owner = self._file.read().strip() or "another process"
+            self._file.close()
+            raise CheckpointError(f"state directory {state_dir} is locked by {owner}: expected to be its only user") from error
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()}")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let another daemon in. May be called twice."""
+        self._file.close()
+
+
+class _DamagedError(CheckpointError):
+    pass
+
+
+def _body(checkpoint: Checkpoint, arrays: bytes, created_ms: int) -> dict[str, Json]:
+    return {
+        "schema": SCHEMA,
+        "number": checkpoint.number,
+        "created_ms": created_ms,
+        "positions": dict(checkpoint.positions),
+        "journal": dict(checkpoint.journal),
+        "arrays_sha256": hashlib.sha256(arrays).hexdigest(),
+        "model_digest": checkpoint.model_digest,
+        "state_digest": checkpoint.state_digest,
+        "values": dict(checkpoint.state.values),
+    }
+
+
+def _canonical(values: Json) -> bytes:
+    return msgspec.json.encode(values, order="sorted")
+
+
+def _sealed(body: Mapping[str, Json]) -> bytes:
+    return _canonical({"body": body, "sha256": hashlib.sha256(_canonical(body)).hexdigest()})
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        sealed = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict[str, Any])
+        body: dict[str, Any] = sealed["body"]
+        whole = sealed["sha256"] == hashlib.sha256(_canonical(body)).hexdigest()
+        schema = body["schema"]
+    except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
+        raise _DamagedError(f"checkpoint {folder.name}: its manifest cannot be read: {error}") from error
+    if not whole:
+        raise _DamagedError(f"checkpoint {folder.name}: its manifest has not the digest it names")
+    if schema != SCHEMA:
+        raise CheckpointError(f"checkpoint {folder.name} was written by schema {schema}, this program reads {SCHEMA}: upgrade")
+    return body
+
+
+def _arrays(folder: Path, sha256: str) -> dict[str, Array]:
+    try:
+        content = (folder / "arrays.safetensors").read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise _DamagedError(f"checkpoint {folder.name}: its arrays have not the digest that its manifest names")
+        return dict(safetensors.numpy.load(content))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _DamagedError(f"checkpoint {folder.name}: its arrays cannot be read: {error}") from error
+
+
+def _written(folder: Path, manifest: Mapping[str, Any]) -> Written:
+    fields = {name: manifest[name] for name in ("number", "positions", "created_ms", "model_digest", "state_digest")}
+    return Written(name=folder.name, size_bytes=sum(path.stat().st_size for path in folder.iterdir()), **fields)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
