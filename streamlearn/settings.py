@@ -21,7 +21,7 @@ def key(default: Any, help_text: str, *, unit: str = "", **bounds: Any) -> Any:
     return Field(default, description=help_text, json_schema_extra={"unit": unit}, **bounds)
 
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound=BaseModel)
 
 
 def read(section: type[S], values: Mapping[str, Json], *, path: str) -> S:

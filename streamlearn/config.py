@@ -1,0 +1,223 @@
+"""The configuration: one YAML file, then environment (`STREAMLEARN__SECTION__KEY`), then flags; later ones win.
+
+Sections that depend on a name (`source`, `learner`, `model`, sinks) carry the keys of what they name; `assemble` has each part
+check its own. Unknown keys are errors everywhere, and no value is echoed where it may be a secret.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from streamlearn import admit
+from streamlearn.drift import Drift
+from streamlearn.errors import ConfigError
+from streamlearn.metrics import Metrics
+from streamlearn.records import Json
+from streamlearn.settings import Section, key, read
+
+PREFIX = "STREAMLEARN__"
+
+
+class Named(Section):
+    """A section whose other keys belong to what `name` names."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    @property
+    def rest(self) -> dict[str, Json]:
+        """The keys of what is named."""
+        return dict(self.model_extra or {})
+
+
+class SourceKeys(Named):
+    """Where records come from; the other keys belong to the connector."""
+
+    type: str = key(..., "connector: kafka, log, file, stdin, synthetic, or an installed one")
+    give_up_s: float | None = key(None, "how long to retry a lost source before exit 3; empty: for ever", unit="seconds", gt=0)
+    ahead_records: int = key(5000, "records read ahead of the learner, over all partitions", unit="records", ge=1)
+    ahead_bytes: int = key(64 << 20, "bytes read ahead of the learner, over all partitions", unit="bytes", ge=1)
+    poll_records: int = key(500, "most records of one poll and of one turn of the loop", unit="records", ge=1)
+
+
+class SinkKeys(Named):
+    """Where records go; the other keys belong to the connector."""
+
+    type: str = key(..., "connector: log, kafka, file, or an installed one")
+
+
+class InputKeys(Named):
+    """What a record's features look like; the other keys belong to the format."""
+
+    format: str = key("json", "json, msgpack, tensor or csv; a record's content-type header wins")
+    shape: tuple[int, ...] = key(..., "shape of one input, for example [28, 28]", min_length=1)
+    transform: dict[str, Any] = key({"name": "none"}, "none, scale or standardise, with its keys; learned as the stream goes")
+
+
+class LabelKeys(Section):
+    """What labels are."""
+
+    type: Literal["any", "string", "integer"] = key("any", "any keeps 1 and '1' apart; the others turn one into the other")
+    max_labels: int = key(1000, "bound of the label map; records with further labels are dead letters", unit="labels", ge=1)
+    known: tuple[str | int, ...] = key((), "labels that take part in every answer from the start, in this order")
+
+
+class ModelKeys(Named):
+    """The network; the other keys belong to it."""
+
+    name: str = key("mlp", "mlp, conv, or module with `module: package.module:factory`")
+
+
+class LearnerKeys(Named):
+    """The learning method; the other keys belong to it."""
+
+    name: str = key("la-maml", "a name of the table of learners in the README")
+
+
+class CheckpointKeys(Section):
+    """When the state is saved."""
+
+    every_records: int = key(10_000, "records between checkpoints", unit="records", ge=1)
+    every_s: float = key(10.0, "time between checkpoints while records come", unit="seconds", gt=0)
+    keep: int = key(3, "checkpoints kept", unit="checkpoints", ge=1)
+
+
+class PublishKeys(Section):
+    """When the model that is served is renewed."""
+
+    every_ms: float = key(100.0, "time between snapshots while the model changes", unit="milliseconds", gt=0)
+    folder: Path | None = key(None, "where snapshots live; empty: a tmpfs folder of this state directory, if there is one")
+
+
+class ServeKeys(Named):
+    """How questions are answered; the other keys belong to the servers."""
+
+    processes: int = key(1, "server processes that follow the snapshots; 0 answers in the learner's own process", ge=0, le=64)
+    enabled: bool = key(True, "false: learn and publish only")
+
+
+class MetricsServerKeys(Section):
+    """Where Prometheus scrapes."""
+
+    host: str = key("127.0.0.1", "address of /metrics")
+    port: int = key(8082, "port of /metrics; 0 takes a free one", ge=0, le=65535)
+    enabled: bool = key(True, "false: no /metrics")
+
+
+class LogKeys(Section):
+    """What the process says of itself, one line an event, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = key("info", "least level that is written")
+    format: Literal["json", "text"] = key("json", "json for machines, text for people")
+
+
+class DeadLetterKeys(admit.Settings):
+    """What becomes of records that cannot be learned, and where they are kept."""
+
+    sink: SinkKeys | None = key(None, "where dead letters go; empty: an embedded log in the state directory")
+
+
+class Config(BaseSettings):
+    """Everything `streamlearn run` is told. Every key has a default, but for the source and the shape of an input."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    name: str = key("model", "name of the model in /v2/models/NAME", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = key(0, "all random numbers follow from it", ge=0)
+    state_dir: Path = key(Path("state"), "checkpoints, journal, dead letters, status, lock")
+    device: str = key("cpu", "cpu, cuda, cuda:N, or auto")
+    source: SourceKeys = key(..., "where records come from")
+    input: InputKeys = key(..., "what a record's features look like")
+    label: LabelKeys = key(LabelKeys(), "what labels are")
+    model: ModelKeys = key(ModelKeys(), "the network")
+    learner: LearnerKeys = key(LearnerKeys(), "the learning method")
+    metrics: Metrics.Settings = key(Metrics.Settings(), "prequential metrics")
+    drift: Drift.Settings = key(Drift.Settings(), "detectors on the error")
+    checkpoint: CheckpointKeys = key(CheckpointKeys(), "when the state is saved")
+    publish: PublishKeys = key(PublishKeys(), "when the model that is served is renewed")
+    serve: ServeKeys = key(ServeKeys(), "how questions are answered")
+    telemetry: MetricsServerKeys = key(MetricsServerKeys(), "where Prometheus scrapes")
+    dead_letters: DeadLetterKeys = key(DeadLetterKeys(), "what becomes of records that cannot be learned")
+    predictions: SinkKeys | None = key(None, "where the answer given before each label goes; empty: nowhere")
+    log: LogKeys = key(LogKeys(), "what the process says of itself")
+
+
+def load(path: Path, flags: Mapping[str, Json] | None = None) -> Config:
+    """The checked configuration. Errors: ConfigError, one line, naming the key and what was expected."""
+    return configure(_yaml(path), flags or {}, path=str(path))
+
+
+def configure(values: Mapping[str, Json], flags: Mapping[str, Json] | None = None, *, path: str = "") -> Config:
+    """A configuration out of values, over which environment and flags win. Errors: ConfigError."""
+    _refuse_unknown_variables()
+
+    class Layered(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (
+                InitSettingsSource(settings_cls, dict(flags or {})),
+                env_settings,
+                InitSettingsSource(settings_cls, dict(values)),
+            )
+
+    return read(Layered, {}, path=path)
+
+
+def flag(text: str) -> dict[str, Json]:
+    """`section.key=value` as nested values; the value is YAML. Errors: ConfigError."""
+    where, equals, value = text.partition("=")
+    if not equals or not where:
+        raise ConfigError(f"--set {text!r} is not valid: expected section.key=value")
+    nested: Json = _parsed(value, f"--set {where}")
+    for part in reversed(where.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _yaml(path: Path) -> dict[str, Json]:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"configuration {path} cannot be read: {reason}; expected a YAML file") from error
+    values = _parsed(text, str(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"configuration {path} holds {type(values).__name__}: expected sections, like `source:`")
+    return values
+
+
+def _parsed(text: str, where: str) -> Json:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _refuse_unknown_variables() -> None:
+    known = list(Config.model_fields)
+    for variable in os.environ:
+        section = variable.removeprefix(PREFIX).split("__")[0].lower()
+        if variable.startswith(PREFIX) and section not in known:
+            near = difflib.get_close_matches(section, known, n=1, cutoff=0.5)
+            hint = f"did you mean {PREFIX}{near[0].upper()}?" if near else f"known sections: {', '.join(known)}"
+            raise ConfigError(f"environment variable {variable} names no section: {hint}")
