@@ -14,7 +14,6 @@ import yaml
 from pydantic import ConfigDict
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -171,16 +170,16 @@ def configure(values: Mapping[str, Json], flags: Mapping[str, Json] | None = Non
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
             env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (
-                InitSettingsSource(settings_cls, dict(flags or {})),
+                init_settings,
                 env_settings,
                 InitSettingsSource(settings_cls, dict(values)),
             )
 
-    return read(Layered, {}, path=path)
+    return read(Layered, flags or {}, path=path)
 
 
 def flag(text: str) -> dict[str, Json]:
