@@ -105,6 +105,7 @@ class Admission:
         self.labels, self.dead_letters = labels, dead_letters
         self.positions: dict[str, int] = {}  # in order of first appearance, which gives partitions their index
         self.rejected: Counter[str] = Counter()  # by stage
+        self.skipped = 0  # positions that the upstream no longer held
 
     def admit(self, fetched: Fetched) -> Batch:
         """The rows to be learned, in order. Every other record has become a dead letter, and is counted.
@@ -123,6 +124,7 @@ class Admission:
             else:
                 keep.append(i)
                 samples.append(sample)
+        self.skipped += fetched.skipped
         self.positions[fetched.partition] = fetched.records[-1].position + 1
         return self._batch(fetched, keep, samples, np.array(rows, np.int64))
 
@@ -143,15 +145,15 @@ class Admission:
         )
 
     def state(self) -> State:
-        """Labels, positions (with the order that gives partitions their index) and counts."""
-        labels = self.labels.state().values["labels"]
-        return State(values={"labels": labels, "positions": list(self.positions.items()), "rejected": dict(self.rejected)})
+        """Positions, in the order that gives partitions their index, and counts. The label map is a state of its own."""
+        positions = [list(item) for item in self.positions.items()]
+        return State(values={"positions": positions, "rejected": dict(self.rejected), "skipped": self.skipped})
 
     def restore(self, state: State) -> None:
         """Take over what `state` gave."""
-        self.labels.restore(State(values={"labels": state.values["labels"]}))
         self.positions = dict(state.values["positions"])
         self.rejected = Counter(state.values["rejected"])
+        self.skipped = state.values["skipped"]
 
 
 def _labelled(decoded: Sample | DecodeError) -> tuple[Sample, Label]:

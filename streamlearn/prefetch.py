@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -33,6 +33,7 @@ class Fetched:
     samples: Sequence[Sample | DecodeError]
     x: Array  # float32 [n, *shape]; rows of refused records are zero
     size_bytes: int
+    skipped: int = 0  # positions passed over right before the first record
 
     def __len__(self) -> int:
         return len(self.records)
@@ -41,7 +42,7 @@ class Fetched:
         """The first n records and the rest."""
         head = self.size_bytes * n // len(self)
         return (
-            Fetched(self.partition, self.records[:n], self.samples[:n], self.x[:n], head),
+            Fetched(self.partition, self.records[:n], self.samples[:n], self.x[:n], head, self.skipped),
             Fetched(self.partition, self.records[n:], self.samples[n:], self.x[n:], self.size_bytes - head),
         )
 
@@ -207,6 +208,7 @@ class Prefetch:
         self._open_source, self._decoder, self._shape = open_source, decoder, tuple(shape)
         self._start, self._poll_records, self._give_up_s, self._clock = positions, poll_records, give_up_s, clock
         self._durable: Positions | None = None
+        self._skipped: Counter[str] = Counter()  # passed over, and no record of the partition came since
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
 
@@ -267,8 +269,10 @@ class Prefetch:
             self.intake.wait_for_room(0.1)
             return False
         records = source.poll(self._poll_records, 0.1, paused)
+        for gap in source.gaps():
+            self._skipped[gap.partition] += gap.next - gap.first
         for fetched in decoded(records, self._decoder, self._shape):
-            self.intake.put(fetched)
+            self.intake.put(replace(fetched, skipped=self._skipped.pop(fetched.partition, 0)))
         self._commit(source)
         if not records and source.exhausted():
             self.intake.end()

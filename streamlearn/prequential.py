@@ -27,7 +27,6 @@ class Tally:
     number: int = 0  # learned chunks: what a snapshot and a checkpoint are known by
     learned: int = 0
     undone: int = 0  # rows of updates that were not finite
-    skipped: int = 0
 
     def count(self, report: LearnReport, chunk: int) -> None:
         """Add the outcomes of one call of `learn`."""
@@ -152,7 +151,7 @@ class Prequential:
     def outcomes(self) -> dict[str, int]:
         """Records by outcome; their sum, with the rows that wait in `chunks`, is the number of records read (P1)."""
         rejected = sum(self.admission.rejected.values()) + self.tally.undone
-        return {"learned": self.tally.learned, "rejected": rejected, "skipped": self.tally.skipped}
+        return {"learned": self.tally.learned, "rejected": rejected, "skipped": self.admission.skipped}
 
     def checkpoint(self) -> Checkpoint:
         """A copy of everything, at this point between two turns."""

@@ -8,6 +8,7 @@ from streamlearn.records import (
     Answering,
     Array,
     Batch,
+    Gap,
     LearnReport,
     Message,
     Positions,
@@ -42,6 +43,9 @@ class Source(Protocol):
 
     def exhausted(self) -> bool:
         """True once no record can follow: the end of a file. A topic is never exhausted."""
+
+    def gaps(self) -> Sequence[Gap]:
+        """What was passed over since the last call, because the upstream no longer holds it and the settings allow it."""
 
     def commit(self, positions: Positions) -> None:
         """Tell the upstream these are safe. A courtesy: our truth is the checkpoint, and errors are only counted."""

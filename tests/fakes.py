@@ -7,7 +7,20 @@ import msgspec
 import numpy as np
 
 from streamlearn.errors import DecodeError, SinkError, SourceError
-from streamlearn.records import About, Answering, Array, Batch, LearnReport, Message, Positions, Record, Sample, Snapshot, State
+from streamlearn.records import (
+    About,
+    Answering,
+    Array,
+    Batch,
+    Gap,
+    LearnReport,
+    Message,
+    Positions,
+    Record,
+    Sample,
+    Snapshot,
+    State,
+)
 
 
 class MemorySource:
@@ -53,6 +66,9 @@ class MemorySource:
 
     def exhausted(self) -> bool:
         return not self.endless and all(self.next[name] == len(values) for name, values in self.partitions.items())
+
+    def gaps(self) -> Sequence[Gap]:
+        return []
 
     def commit(self, positions: Positions) -> None:
         self.committed.append(dict(positions))
