@@ -1,0 +1,1 @@
+"""Adaptation as pure functions over parameter dicts."""

@@ -1,0 +1,12 @@
+"""Learners in stream time, by name. Nothing is imported until the configuration asks for it."""
+
+LEARNERS: dict[str, str] = {
+    "la-maml": "streamlearn.learners.look_ahead:LaMAML",
+    "sync": "streamlearn.learners.look_ahead:Sync",
+    "c-maml": "streamlearn.learners.look_ahead:CMAML",
+    "er": "streamlearn.learners.replay:ER",
+    "la-er": "streamlearn.learners.replay:LaER",
+    "mer": "streamlearn.learners.replay:MER",
+    "sgd": "streamlearn.learners.online_sgd:OnlineSGD",
+    "nearest-mean": "streamlearn.learners.nearest_mean:NearestMean",
+}

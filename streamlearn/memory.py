@@ -1,0 +1,115 @@
+"""The replay memory: a bounded, seeded sample of all that was learned, kept in preallocated columns.
+
+Rows hold untransformed inputs. A column may be anything that has one entry per row: input, label, time, stored logits.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from streamlearn.errors import CheckpointError
+from streamlearn.records import State
+
+Columns: TypeAlias = dict[str, Tensor]
+
+
+class Undo(NamedTuple):
+    """What `Reservoir.undo` needs to take an offer back."""
+
+    slots: Tensor
+    before: Columns
+    seen: int
+
+
+class Reservoir:
+    """Item number n is held with probability capacity/n, whatever n is.
+
+    Source  Vitter 1985, Algorithm R. `accept_reference` draws the slot from 0..n instead of 0..n−1, so that item n enters
+    with capacity/(n+1), as the La-MAML authors' code does; `with_replacement` draws as they do.
+    """
+
+    def __init__(self, columns: Mapping[str, Tensor], capacity: int, generator: torch.Generator) -> None:
+        """`columns` gives each column's entry shape, type and device by an example row [*entry]."""
+        self.capacity = capacity
+        self.seen = 0
+        self.generator = generator
+        self.columns: Columns = {
+            n: torch.zeros((capacity, *c.shape), dtype=c.dtype, device=c.device) for n, c in columns.items()
+        }
+
+    def __len__(self) -> int:
+        return min(self.seen, self.capacity)
+
+    def offer(self, rows: Columns, *, accept_reference: bool = False) -> Undo:
+        """Show these rows, in order, once each. One random number per row, whatever becomes of it."""
+        count = len(next(iter(rows.values())))
+        chances = torch.rand(count, dtype=torch.float64, generator=self.generator).tolist()
+        seen = self.seen
+        chosen: dict[int, int] = {}  # the last row that took a slot keeps it
+        for row, chance in enumerate(chances):
+            self.seen += 1
+            slot = self.seen - 1 if self.seen <= self.capacity else int(chance * (self.seen + accept_reference))
+            if slot < self.capacity:
+                chosen[slot] = row
+        return self._write(rows, chosen, seen)
+
+    def _write(self, rows: Columns, chosen: dict[int, int], seen: int) -> Undo:
+        slots, sources = torch.tensor(list(chosen), dtype=torch.int64), torch.tensor(list(chosen.values()), dtype=torch.int64)
+        before = {name: column[slots] for name, column in self.columns.items()}
+        if chosen:
+            for name, column in self.columns.items():
+                column[slots] = rows[name][sources].to(column.dtype)
+        return Undo(slots, before, seen)
+
+    def undo(self, offer: Undo) -> None:
+        """Take back the newest offer. The random state stays where it is."""
+        for name, column in self.columns.items():
+            column[offer.slots] = offer.before[name]
+        self.seen = offer.seen
+
+    def draw(self, count: int, *, with_replacement: bool = False) -> Tensor:
+        """`min(count, len)` slots, uniform; `count` random numbers, whatever the memory's size."""
+        chances = torch.rand(count, dtype=torch.float64, generator=self.generator).tolist()
+        size = len(self)
+        if with_replacement:
+            return torch.tensor([int(c * size) for c in chances[: min(count, size)]], dtype=torch.int64)
+        moved: dict[int, int] = {}  # Fisher-Yates over an array that is never written out
+        picks = []
+        for i, chance in enumerate(chances[: min(count, size)]):
+            j = i + int(chance * (size - i))
+            picks.append(moved.get(j, j))
+            moved[j] = moved.get(i, i)
+        return torch.tensor(picks, dtype=torch.int64)
+
+    def take(self, slots: Tensor) -> Columns:
+        """Copies of these rows."""
+        return {name: column[slots] for name, column in self.columns.items()}
+
+    def labels(self) -> dict[int, int]:
+        """Label row → rows held."""
+        rows, counts = torch.unique(self.columns["label"][: len(self)], return_counts=True)
+        return dict(zip(rows.tolist(), counts.tolist(), strict=True))
+
+    def state(self) -> State:
+        """All rows, the count of items seen, the random state."""
+        arrays = {name: column[: len(self)].cpu().numpy().copy() for name, column in self.columns.items()}
+        return State({**arrays, "random": self.generator.get_state().numpy().copy()}, {"seen": self.seen})
+
+    def restore(self, state: State) -> None:
+        """Go on from `state`. Errors: CheckpointError when it was kept by a memory of another size or other columns."""
+        held = min(int(state.values["seen"]), self.capacity)
+        for name, column in self.columns.items():
+            kept = state.arrays.get(name)
+            if kept is None or kept.shape != (held, *column.shape[1:]):
+                found = "nothing" if kept is None else f"shape {kept.shape}"
+                raise CheckpointError(
+                    f"checkpoint's memory holds {found} for '{name}': expected {(held, *column.shape[1:])}; "
+                    "keep the configured memory size, or start from an empty state"
+                )
+        for name, column in self.columns.items():
+            column.zero_()
+            column[:held] = torch.from_numpy(state.arrays[name].copy()).to(column)
+        self.seen = int(state.values["seen"])
+        self.generator.set_state(torch.from_numpy(state.arrays["random"].copy()))

@@ -1,0 +1,24 @@
+"""Pure functions (arrays, settings, inputs) → logits, by name. All that servers know about models."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TypeAlias, cast
+
+from streamlearn.errors import SnapshotError
+from streamlearn.records import Array, Json
+
+Form: TypeAlias = Callable[[Mapping[str, Array], Mapping[str, Json], Array], Array]
+"""Logits float32 [n, C] for raw inputs float32 [n, *shape], −inf for labels that were not learned."""
+
+FORMS: dict[str, str] = {
+    "mlp": "streamlearn.serving.forms.mlp",
+    "nearest_mean": "streamlearn.serving.forms.nearest_mean",
+    "torch": "streamlearn.serving.forms.torch",
+}
+
+
+def form_named(name: str) -> Form:
+    """The form, imported now. Errors: SnapshotError when this program has none of that name."""
+    if name not in FORMS:
+        raise SnapshotError(f"snapshot asks for the form {name!r}: expected one of {', '.join(sorted(FORMS))}")
+    return cast(Form, importlib.import_module(FORMS[name]).logits)
