@@ -151,12 +151,11 @@ class CheckpointWriter:
     A checkpoint that cannot be written is counted and logged, and the next one is tried when it is due: the ones before stand.
     """
 
-    def __init__(
-        self, store: Checkpoints, *, clock_ms: Callable[[], int], on_durable: Callable[[Written, float], None] | None = None
-    ) -> None:
+    def __init__(self, store: Checkpoints, *, clock_ms: Callable[[], int]) -> None:
         self.store, self.failed = store, 0
         self.last: Written | None = None
-        self._clock_ms, self._on_durable = clock_ms, on_durable
+        self.on_durable: list[Callable[[Written, float], None]] = []  # called in the writing thread: checkpoint, seconds
+        self._clock_ms = clock_ms
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
@@ -170,7 +169,7 @@ class CheckpointWriter:
         return self.store.next_name(after=after)
 
     def start(self, name: str, checkpoint: Checkpoint) -> None:
-        """Begin to write; `on_durable` is called from the writing thread when it is done."""
+        """Begin to write; those in `on_durable` are told when it is done."""
         self._writing = self._thread.submit(self._write, name, checkpoint)
 
     def _write(self, name: str, checkpoint: Checkpoint) -> None:
@@ -181,8 +180,9 @@ class CheckpointWriter:
             self.failed += 1
             log.error("checkpoint.failed", error=str(error), next_step="trying again when the next one is due")
             return
-        if self._on_durable is not None:
-            self._on_durable(self.last, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        for tell in self.on_durable:
+            tell(self.last, seconds)
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Return when nothing is being written."""

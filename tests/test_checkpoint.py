@@ -123,7 +123,8 @@ def test_an_empty_folder_is_a_first_start(tmp_path):
 def test_a_write_that_fails_is_counted_and_the_one_before_it_stands(tmp_path):
     store = Checkpoints(tmp_path)
     done = []
-    writer = CheckpointWriter(store, clock_ms=lambda: 0, on_durable=lambda written, _: done.append(written.number))
+    writer = CheckpointWriter(store, clock_ms=lambda: 0)
+    writer.on_durable.append(lambda written, _: done.append(written.number))
     writer.start("0001-00000001", checkpoint(1))
     writer.wait()
     (tmp_path / ".0001-00000002").write_text("in the way")

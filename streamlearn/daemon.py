@@ -1,0 +1,170 @@
+"""Life and death of the process: what starts in which order, signals, and what stops in which order.
+
+The learner's thread is the main thread; it runs `Prequential.turn` until it is told to stop, the source ends, or something that
+nobody may handle happens. The first signal means: finish the turn, checkpoint, stop serving, exit 0. The second one means: now.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import structlog
+
+from streamlearn.checkpoint import FIRST, Lock, Written
+from streamlearn.errors import CheckpointError
+from streamlearn.prefetch import Prefetch
+from streamlearn.prequential import Prequential, Turn
+
+log = structlog.get_logger()
+
+IDLE_WAIT_S = 0.1
+
+
+class Service(Protocol):
+    """Something that runs beside the loop: servers, /metrics, the feeder of the demo."""
+
+    def start(self) -> None:
+        """Errors: ConfigError when its port is in use."""
+
+    def stop(self, timeout_s: float) -> None:
+        """Withdraw readiness, answer what is in progress, end. May be called when it never started, and twice."""
+
+
+class Watch(Protocol):
+    """Who looks at the loop: `status.json` and /metrics."""
+
+    def saw(self, turn: Turn) -> None:
+        """After every turn; costs next to nothing."""
+
+    def report(self, phase: str) -> None:
+        """About once a second, and at each change of phase."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long each step of a graceful stop may take; together below the 30 s that orchestrators give."""
+
+    source_s: float = 5.0
+    services_s: float = 8.0
+
+
+class Daemon:
+    """A loop, the thread that reads ahead for it, and the services around them, on one state directory."""
+
+    def __init__(
+        self,
+        *,
+        state_dir: Path,
+        loop: Prequential,
+        make_prefetch: Callable[[dict[str, int]], Prefetch],
+        make_watch: Callable[[Prefetch], Watch],
+        services: Sequence[Service] = (),
+        close: Callable[[], None] = lambda: None,
+        deadlines: Deadlines | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.loop, self._state_dir, self._services = loop, state_dir, list(services)
+        self._make_prefetch, self._make_watch, self._close = make_prefetch, make_watch, close
+        self._deadlines, self._clock = deadlines or Deadlines(), clock
+        self._signal: int | None = None
+        self.stopping = False
+
+    def run(self) -> None:
+        """Until a signal or the end of the source; then checkpoint and return.
+
+        Errors  ConfigError, CheckpointError before anything was read; SourceError, DecodeError, SinkError while running.
+        """
+        lock = Lock(self._state_dir)
+        try:
+            recover(self.loop)
+            self._run()
+        finally:
+            self._close()
+            lock.release()
+
+    def _run(self) -> None:
+        prefetch = self._make_prefetch(dict(self.loop.admission.positions))
+        watch = self._make_watch(prefetch)
+        self.loop.writer.on_durable.append(lambda written, _: self._tell(prefetch, written))
+        self.loop.publish()  # servers can be ready before the first record
+        started: list[Service] = []
+        try:
+            for service in self._services:
+                service.start()
+                started.append(service)
+            prefetch.start()
+            log.info("daemon.started", number=self.loop.tally.number, positions=dict(self.loop.admission.positions))
+            self._turns(prefetch, watch)
+        finally:
+            self._stop(prefetch, watch, started)
+
+    def _turns(self, prefetch: Prefetch, watch: Watch) -> None:
+        watch.report("running")
+        next_report = self._clock() + 1.0
+        while not self.stopping and not prefetch.intake.drained:
+            watch.saw(self.loop.turn(IDLE_WAIT_S))
+            if self._clock() >= next_report:
+                watch.report("running")
+                next_report = self._clock() + 1.0
+        log.info("daemon.draining", reason=f"signal {self._signal}" if self._signal else "end of source")
+        prefetch.stop(self._deadlines.source_s)
+        self.loop.publish()
+        self._last_checkpoint()
+
+    def _last_checkpoint(self) -> None:
+        writer = self.loop.writer
+        writer.wait()
+        self.loop.begin_checkpoint()
+        failed = writer.failed
+        writer.wait()
+        if writer.failed > failed:
+            raise CheckpointError(
+                "the last checkpoint could not be written: the one before it stands, the rest is learned again"
+            )
+
+    def _stop(self, prefetch: Prefetch, watch: Watch, services: Sequence[Service]) -> None:
+        watch.report("stopping")
+        for service in reversed(services):
+            service.stop(self._deadlines.services_s)
+        prefetch.stop(self._deadlines.source_s)
+        self.loop.writer.close()
+        self.loop.journal.close()
+        watch.report("stopped")
+
+    def _tell(self, prefetch: Prefetch, written: Written) -> None:
+        prefetch.durable(written.positions)
+        self.loop.journal.cut(next(iter(self.loop.writer.store.journal_segments()), FIRST))
+
+    def stop(self, number: int = 0, _: FrameType | None = None) -> None:
+        """Signal handler, and callable from any thread: first call drains, a second signal ends the process at once."""
+        if self.stopping and number:
+            os._exit(128 + number)
+        self.stopping, self._signal = True, number
+        self.loop.intake.wake()
+
+    def take_signals(self) -> None:
+        """Let SIGTERM and SIGINT stop this daemon. Called in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.stop)
+
+
+def recover(loop: Prequential) -> Written | None:
+    """Bring a loop to its newest checkpoint and its journal to what followed; the checkpoint, or None at a first start.
+
+    Errors  CheckpointError when the checkpoints are damaged, do not fit, or are missing although the journal is cut.
+    """
+    found = loop.writer.store.newest()
+    if found is None:
+        loop.journal.resume(FIRST)
+        return None
+    checkpoint, written = found
+    loop.restore(checkpoint)
+    loop.journal.resume(**checkpoint.journal)
+    loop.writer.last = written
+    log.info("daemon.restored", name=written.name, number=written.number, state_digest=written.state_digest)
+    return written

@@ -1,0 +1,165 @@
+"""`status.json`: what the page shows, rewritten once a second by the learner's thread. Nothing here is part of the state.
+
+Schema  {name, learner, phase, started_ms, updated_ms, number, records_per_second, outcomes: {outcome: records},
+    pending: rows that wait for their chunk, lag: {partition: records}, accuracy: {fading, windowed, kappa, log_loss, …},
+    recall: [[label, ratio]], measures: {name: number}, memory: [[label, rows]], labels: number of labels,
+    history: {time_ms, learned, accuracy, windowed, throughput, lag: [number or null]}, drift: [{learned, detector, time_ms}],
+    checkpoint: {name, number, time_ms, size_bytes, duration_s} or null, snapshot: {number, time_ms} or null,
+    rejected: [{place, reason, stage, time_ms}], source: {ok, message, errors}}. A number that does not exist yet is null.
+"""
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from streamlearn.prefetch import Upstream
+from streamlearn.prequential import Prequential, Turn
+from streamlearn.records import Json, Positions
+
+log = structlog.get_logger()
+
+POINTS = 600
+COLUMNS = ("time_ms", "learned", "accuracy", "windowed", "throughput", "lag")
+TOP_LABELS = 20
+
+
+class History:
+    """Curves over the life of the state directory, in at most `POINTS` points: when full, every other point goes."""
+
+    def __init__(self, points: int = POINTS) -> None:
+        self._points = points
+        self._every, self._ticks = 1, 0
+        self.columns: dict[str, list[Json]] = {name: [] for name in COLUMNS}
+
+    def add(self, **values: float | None) -> None:
+        """A point, unless the curve has become coarser than its ticks."""
+        self._ticks += 1
+        if self._ticks % self._every:
+            return
+        for name in COLUMNS:
+            self.columns[name].append(values[name])
+        if len(self.columns["time_ms"]) >= self._points:
+            self._every *= 2
+            self.columns = {name: column[1::2] for name, column in self.columns.items()}
+
+    def restore(self, columns: Mapping[str, list[Json]], *, learned: int) -> None:
+        """The curves of an earlier process, up to what the restored state had learned."""
+        keep = [i for i, count in enumerate(columns["learned"]) if count <= learned]
+        self.columns = {name: [columns[name][i] for i in keep] for name in COLUMNS}
+        self._every = 2 if len(keep) > self._points // 2 else 1
+
+
+class Status:
+    """Gathers what the loop did and writes it, whole or not at all."""
+
+    def __init__(self, path: Path, loop: Prequential, facts: Mapping[str, Json], *, clock_ms: Callable[[], int]) -> None:
+        self._path, self._loop, self._facts, self._clock_ms = path, loop, dict(facts), clock_ms
+        self._started_ms = clock_ms()
+        self._history = History()
+        self._marks: deque[dict[str, Json]] = deque(maxlen=100)
+        self._measures: dict[str, float] = {}
+        self._read, self._since_ms = 0, self._started_ms
+        self.checkpoint_s = math.nan
+        self.snapshot: dict[str, Json] | None = None
+        self._resume()
+
+    def _resume(self) -> None:
+        learned = self._loop.tally.learned
+        try:
+            before = msgspec.json.decode(self._path.read_bytes())
+            self._history.restore(before["history"], learned=learned)
+            self._marks.extend(mark for mark in before["drift"] if mark["learned"] <= learned)
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
+            log.warning("status.unreadable", path=str(self._path), error=str(error), next_step="the curves begin anew")
+
+    def saw(self, turn: Turn) -> None:
+        """Called after every turn."""
+        self._read += turn.read
+        self._measures.update(turn.measures)
+        now_ms = self._clock_ms()
+        self._marks.extend({"learned": mark.row, "detector": mark.detector, "time_ms": now_ms} for mark in turn.marks)
+
+    def write(self, upstream: Upstream, *, phase: str) -> dict[str, Json]:
+        """Called once a second; gives back what it wrote."""
+        now_ms = self._clock_ms()
+        seconds = max(1, now_ms - self._since_ms) / 1000
+        throughput, self._read, self._since_ms = self._read / seconds, 0, now_ms
+        lag = lags(upstream.ends, self._loop.admission.positions)
+        values = self._loop.metrics.values()
+        self._history.add(
+            time_ms=now_ms,
+            learned=self._loop.tally.learned,
+            accuracy=known(values["accuracy"]),
+            windowed=known(values["windowed_accuracy"]),
+            throughput=throughput,
+            lag=sum(lag.values()),
+        )
+        status = (
+            self._facts
+            | self._figures(values)
+            | self._kept()
+            | {
+                "phase": phase,
+                "started_ms": self._started_ms,
+                "updated_ms": now_ms,
+                "records_per_second": throughput,
+                "lag": lag,
+                "history": self._history.columns,
+                "drift": list(self._marks),
+                "source": {"ok": upstream.ok, "message": upstream.message, "errors": upstream.errors},
+            }
+        )
+        replace_file(self._path, msgspec.json.encode(status))
+        return status
+
+    def _figures(self, values: Mapping[str, float]) -> dict[str, Json]:
+        loop = self._loop
+        by_row = loop.admission.labels.by_row
+        recall = {k.removeprefix("recall/"): v for k, v in values.items() if k.startswith("recall/")}
+        memory = sorted(loop.composition().items(), key=lambda item: -item[1])
+        others = sum(rows for _, rows in memory[TOP_LABELS:])
+        return {
+            "number": loop.tally.number,
+            "outcomes": loop.outcomes(),
+            "pending": len(loop.chunks),
+            "labels": len(by_row),
+            "accuracy": {name: known(value) for name, value in values.items() if not name.startswith("recall/")},
+            "recall": [[str(by_row[int(row)]) if row.isdigit() else row, known(ratio)] for row, ratio in recall.items()],
+            "measures": {name: known(value) for name, value in self._measures.items()},
+            "memory": [[str(label), rows] for label, rows in memory[:TOP_LABELS]] + ([["other", others]] if others else []),
+        }
+
+    def _kept(self) -> dict[str, Json]:
+        last = self._loop.writer.last
+        saved = last and {
+            "name": last.name,
+            "number": last.number,
+            "time_ms": last.created_ms,
+            "size_bytes": last.size_bytes,
+            "duration_s": known(self.checkpoint_s),
+        }
+        return {"checkpoint": saved, "snapshot": self.snapshot, "rejected": list(self._loop.admission.dead_letters.last)}
+
+
+def lags(ends: Positions | None, positions: Positions) -> dict[str, int]:
+    """Records upstream that were not admitted yet, by partition."""
+    return {name: max(0, end - positions.get(name, 0)) for name, end in (ends or {}).items()}
+
+
+def known(value: float) -> float | None:
+    """JSON has no NaN: what does not exist yet is null."""
+    return float(value) if math.isfinite(value) else None
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Readers see the old content or the new, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    beside.replace(path)
