@@ -52,6 +52,14 @@ class Record(NamedTuple):
         return len(self.value or b"") + len(self.key or b"") + sum(len(n) + len(v) for n, v in self.headers)
 
 
+class Gap(NamedTuple):
+    """Records that the upstream no longer held when they were asked for, and that were passed over on request."""
+
+    partition: str
+    first: int  # the position that was asked for
+    next: int  # where reading went on; `next - first` positions were skipped
+
+
 class Sample(NamedTuple):
     """What decoding makes of a record, besides the features it wrote into its row of the batch."""
 

@@ -24,9 +24,16 @@ def load_broker() -> ModuleType:
     return module
 
 
+KAFKA_PYTHON_WARNINGS = (
+    "ignore:(read|open)_text is deprecated:DeprecationWarning",  # how it reads its schemas when it is imported
+    r"ignore:unclosed <socket.socket .*laddr=\('0.0.0.0', \d+\)>:ResourceWarning",  # it forgets sockets that never connected
+)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """kafka-python, when imported, reads its schemas by a function that Python 3.11 deprecates."""
-    config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
+    """Warnings are errors, but for those of the Kafka client that nothing of ours can change."""
+    for warning in KAFKA_PYTHON_WARNINGS:
+        config.addinivalue_line("filterwarnings", warning)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
