@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -298,9 +299,7 @@ def test_how_many_chunks_come_in_one_call_changes_no_bit(name: str, cuts: set[in
     batch = whole(straight, 6)
     expected = straight.learn(batch)
     edges = [0, *sorted(cuts), 6]
-    reports = [
-        pieces.learn(batch[start * pieces.chunk : end * pieces.chunk]) for start, end in zip(edges, edges[1:], strict=False)
-    ]
+    reports = [pieces.learn(batch[start * pieces.chunk : end * pieces.chunk]) for start, end in pairwise(edges)]
     assert digest(pieces) == digest(straight)
     width = expected.logits.shape[1]
     padded = [np.pad(r.logits, ((0, 0), (0, width - r.logits.shape[1])), constant_values=-np.inf) for r in reports]
