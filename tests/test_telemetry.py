@@ -324,6 +324,7 @@ def test_a_real_scrape_over_http_gives_the_page_and_stops():
         assert samples(answer.read().decode())["accuracy_ratio", ()] == 0.13
     server.stop()
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections may linger, a listener may not
         probe.bind(("127.0.0.1", server.port))
 
 
