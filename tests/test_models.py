@@ -1,0 +1,151 @@
+"""Bodies, the head that grows, and what is refused."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from streamlearn.errors import ConfigError
+from streamlearn.models.classifier import MIN_CAPACITY, Classifier, ModelSettings, build, capacity_for, head_row
+
+
+def test_the_papers_mnist_network_has_89610_weights() -> None:
+    params = build(ModelSettings(), (28, 28), seed=0).initial(10, torch.float32, "cpu")
+    assert sum(p.numel() for p in params.values()) == 89_610
+    assert all(not p.any() for name, p in params.items() if name.endswith("bias"))
+    first = params["body.layers.0.weight"]
+    assert first.std().item() == pytest.approx(math.sqrt(2 / 784), rel=0.02)
+    assert params["head.weight"].std().item() == pytest.approx(math.sqrt(2 / 100), rel=0.1)
+
+
+def test_the_papers_cifar_network_has_its_layers() -> None:
+    """Three convolutions 32 → 16 → 8 → 4, so 160·16 features; then 320, 320 and the head."""
+    network = build(ModelSettings(name="conv", hidden=(320, 320)), (3, 32, 32), seed=0)
+    params = network.initial(100, torch.float32, "cpu")
+    shapes = {name.removeprefix("body."): tuple(p.shape) for name, p in params.items() if name.endswith("weight")}
+    assert shapes == {
+        "convs.0.weight": (160, 3, 3, 3),
+        "convs.1.weight": (160, 160, 3, 3),
+        "convs.2.weight": (160, 160, 3, 3),
+        "layers.0.weight": (320, 2560),
+        "layers.1.weight": (320, 320),
+        "head.weight": (100, 320),
+    }
+    assert network.logits(params, torch.zeros(2, 3, 32, 32)).shape == (2, 100)
+
+
+def test_channels_may_come_last_and_gray_images_have_none() -> None:
+    settings = ModelSettings(name="conv", channels=4, hidden=(5,))
+    last = build(settings.model_copy(update={"channels_last": True}), (8, 8, 3), seed=0)
+    first = build(settings, (3, 8, 8), seed=0)
+    x = torch.randn(2, 3, 8, 8)
+    params = first.initial(16, torch.float32, "cpu")
+    torch.testing.assert_close(last.logits(params, x.movedim(1, -1)), first.logits(params, x))
+    gray = build(settings, (8, 8), seed=0)
+    assert gray.logits(gray.initial(16, torch.float32, "cpu"), x[:, 0]).shape == (2, 16)
+    with pytest.raises(ConfigError, match=r"shape \[7\]"):
+        build(settings, (7,), seed=0)
+
+
+def test_an_mlp_computes_what_linear_layers_compute() -> None:
+    network = build(ModelSettings(hidden=(6, 4)), (2, 3), seed=0)
+    params = network.initial(16, torch.float64, "cpu")
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    h = x.reshape(5, 6)
+    for i in range(2):
+        h = (h @ params[f"body.layers.{i}.weight"] + params[f"body.layers.{i}.bias"]).clamp(min=0)
+    torch.testing.assert_close(network.logits(params, x), h @ params["head.weight"].T + params["head.bias"])
+    torch.testing.assert_close(network.body.double()(x), h)
+
+
+def test_no_hidden_layer_gives_a_linear_classifier() -> None:
+    network = build(ModelSettings(hidden=()), (2, 3), seed=0)
+    assert set(network.initial(16, torch.float32, "cpu")) == {"head.weight", "head.bias"}
+
+
+def test_first_values_depend_on_the_seed_alone() -> None:
+    def first(seed: int) -> Tensor:
+        return build(ModelSettings(), (4,), seed=seed).initial(16, torch.float32, "cpu")["body.layers.0.weight"]
+
+    torch.manual_seed(1)
+    state, one = torch.get_rng_state(), first(0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(first(0), one)
+    assert not torch.equal(first(1), one)
+
+
+def test_capacity_is_allocated_in_powers_of_two() -> None:
+    assert [capacity_for(n) for n in (0, 1, 16, 17, 32, 33, 1000)] == [MIN_CAPACITY, 16, 16, 32, 32, 64, 1024]
+
+
+def test_growth_keeps_old_rows_and_does_not_depend_on_when_it_happened() -> None:
+    network = build(ModelSettings(hidden=(4,)), (3,), seed=5)
+    small = network.initial(16, torch.float64, "cpu")
+    small["head.weight"] += 1
+    steps = network.grown(network.grown(small, 32), 64)
+    assert torch.equal(steps["head.weight"][:16], small["head.weight"])
+    assert torch.equal(steps["head.weight"][16:], network.initial(64, torch.float64, "cpu")["head.weight"][16:])
+    assert torch.equal(steps["head.weight"][40], head_row(5, 40, 4).double())
+    assert not torch.equal(head_row(5, 40, 4), head_row(5, 41, 4))
+    assert network.grown(steps, 32) is steps
+
+
+def test_any_module_serves_as_body() -> None:
+    network = build(ModelSettings(module=f"{__name__}:normalised_body"), (6,), seed=0)
+    params = network.initial(16, torch.float32, "cpu")
+    assert {n for n in params if n.startswith("body.")} == {f"body.{i}.{p}" for i in (0, 1) for p in ("weight", "bias")}
+    assert network.logits(params, torch.zeros(3, 6)).shape == (3, 16)
+
+
+def normalised_body(shape: tuple[int, ...]) -> nn.Module:
+    return nn.Sequential(nn.Linear(shape[0], 8), nn.LayerNorm(8), nn.ReLU())
+
+
+class Mixing(nn.Module):
+    """Subtracts the mean of the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+class Counting(nn.Module):
+    """Counts its questions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        return x
+
+
+class Guessing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.rand_like(x)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)), "BatchNorm1d at '1': expected no batch norm"),
+        (lambda: nn.Sequential(nn.Unflatten(1, (2, 3)), nn.InstanceNorm1d(2, track_running_stats=True)), "InstanceNorm1d"),
+        (lambda: nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.5)), "Dropout at '1': expected no dropout"),
+        (Mixing, "depends on the rows beside it"),
+        (Counting, "changed a buffer"),
+        (Guessing, "two answers to one question"),
+        (lambda: nn.Unflatten(1, (2, 3)), r"expected \[3, features\]"),
+    ],
+)
+def test_a_body_that_breaks_reading_is_not_learning_is_refused(body: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Classifier(body(), (6,), seed=0)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere:factory", "math:missing", ":factory"])
+def test_a_factory_that_cannot_be_imported_is_a_configuration_error(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected 'package\.module:factory'"):
+        build(ModelSettings(module=name), (6,), seed=0)
