@@ -26,16 +26,6 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own in it, refused whe
 log = structlog.get_logger()
 
 
-class Publisher(Protocol):
-    """Used by the learner's thread."""
-
-    def publish(self, snapshot: Snapshot) -> None:
-        """From now on servers may answer from this one. Errors: SnapshotError; the one before it stays in place."""
-
-    def beat(self) -> None:
-        """Say that the learner lives, though nothing new is to be published. Called about once a second."""
-
-
 class Current(Protocol):
     """Used by servers, from their own thread."""
 
@@ -76,6 +66,7 @@ class FilePublisher:
         folder.mkdir(parents=True, exist_ok=True)
 
     def publish(self, snapshot: Snapshot) -> None:
+        """Errors: SnapshotError; the one before it stays in place."""
         write(snapshot, self._folder)
         self.beat()
 
@@ -89,11 +80,9 @@ class FilePublisher:
 class FollowedFile:
     """The newest snapshot of a folder that another process publishes into. `poll` looks; `current` never touches a file."""
 
-    def __init__(self, folder: Path, accept: Callable[[Snapshot], object] | None = None) -> None:
-        """`accept` is called with each new snapshot before it is served; SnapshotError from it refuses the snapshot."""
+    def __init__(self, folder: Path) -> None:
         self.failed_loads = 0
         self._folder = folder
-        self._accept = accept
         self._seen: tuple[int, int] | None = None
         self._snapshot: Snapshot | None = None
 
@@ -109,14 +98,10 @@ class FollowedFile:
             return self._snapshot
         self._seen = found
         try:
-            snapshot = read(self._folder / FILE)
-            if self._accept is not None:
-                self._accept(snapshot)
+            self._snapshot = read(self._folder / FILE)
         except SnapshotError as error:
             self.failed_loads += 1
             log.warning("snapshot.refused", error=str(error), next_step="the one before it stays")
-        else:
-            self._snapshot = snapshot
         return self._snapshot
 
     def current(self) -> Snapshot | None:
@@ -134,7 +119,9 @@ class FollowedFile:
         return found.st_ino, found.st_mtime_ns
 
 
-def live_folder(state_dir: Path, configured: str | None = None, *, needed_bytes: int = 1 << 24, memory: Path = MEMORY) -> Path:
+def live_folder(
+    state_dir: Path, configured: Path | str | None = None, *, needed_bytes: int = 1 << 24, memory: Path = MEMORY
+) -> Path:
     """Where to publish: as configured, else a folder of ours on tmpfs, else `STATE/live` with a warning. Made if absent."""
     if configured is not None:
         folder = Path(configured)
@@ -146,7 +133,7 @@ def live_folder(state_dir: Path, configured: str | None = None, *, needed_bytes:
     if obstacle is None:
         return folder
     folder = state_dir / "live"
-    log.warning("snapshot.on_disk", folder=str(folder), reason=obstacle, next_step="slower; or set serving.live_folder")
+    log.warning("snapshot.on_disk", folder=str(folder), reason=obstacle, next_step="slower; or set publish.folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

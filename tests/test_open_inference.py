@@ -97,7 +97,7 @@ REFUSALS = {
     r"expected \[n, 2, 3\]": [body(shape=[2, 6]), body(shape=[]), body(shape=[2, 2, 3, 1]), body(shape=[12])],
     "expected 1 to 8": [body(shape=[0, 2, 3], data=[]), body(shape=[9, 2, 3]), body(shape=[2**61, 2, 3])],
     "is nested": [body(data=[ROWS]), body(data=[[1.0] * 12]), body(data="abc"), body(data=5)],
-    "not fit|its shape says": [
+    "not fit|holds numbers of shape": [
         body(data=[1.0] * 11),
         body(data=[]),
         body(data=[ROWS[0], ROWS[0][:1]]),

@@ -92,6 +92,31 @@ def read_question(body: bytes, *, json_bytes: int | None, shape: tuple[int, ...]
     return Question(x, _wanted(request), request.id, _about(request.parameters))
 
 
+def numbers(data: msgspec.Raw, datatype: str, shape: tuple[int, ...]) -> Array:
+    """JSON numbers, in a flat list or nested like `shape`, as an array of it. Errors: RequestError (400)."""
+    depth, dtype = _depth(data), DTYPES[datatype]
+    if depth not in {1, len(shape)} or depth > _DEEPEST:
+        raise RequestError(f"'{INPUT}' is nested {depth} deep, expected a flat list of numbers, or one nested like its shape")
+    kind = {"f": float, "b": bool}.get(dtype.kind, int)
+    try:
+        found = np.array(_DATA[kind, depth].decode(data), np.float64 if kind is float else dtype)
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+        raise RequestError(f"'{INPUT}' does not fit {datatype} of shape {list(shape)}: {error}") from error
+    if found.shape != (shape if depth > 1 else (math.prod(shape),)):
+        raise RequestError(f"'{INPUT}' holds numbers of shape {list(found.shape)}, expected {list(shape)}")
+    return found.reshape(shape)
+
+
+def finite_rows(found: Array) -> Array:
+    """The same as float32. Errors: RequestError (400) naming the first row that is not finite then."""
+    with np.errstate(over="ignore"):
+        x = found.astype(np.float32)
+    finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1)
+    if not finite.all():
+        raise RequestError(f"'{INPUT}' row {int(finite.argmin())} holds a value that is not finite as a 32-bit float")
+    return x
+
+
 def write_answer(answer: Answer, question: Question, *, model_name: str) -> tuple[bytes, int | None]:
     """The body of an answer, and how many of its bytes are JSON when tensors follow it (None when all is JSON)."""
     outputs, tensors = [], []
@@ -163,46 +188,28 @@ _DATA = {
 
 
 def _features(given: _Input, binary: bytes, *, shape: tuple[int, ...], max_rows: int) -> Array:
-    dtype = DTYPES.get(given.datatype)
-    if dtype is None:
-        raise RequestError(f"input '{INPUT}' has datatype {given.datatype[:20]!r}, expected one of {', '.join(DTYPES)}")
+    if given.datatype not in DTYPES:
+        raise RequestError(f"'{INPUT}' has datatype {given.datatype[:20]!r}, expected one of {', '.join(DTYPES)}")
     if tuple(given.shape[1:]) != shape or not given.shape:
         expected = ", ".join(map(str, ("n", *shape)))
-        raise RequestError(f"input '{INPUT}' has shape {given.shape[:10]}, expected [{expected}]")
+        raise RequestError(f"'{INPUT}' has shape {given.shape[:10]}, expected [{expected}]")
     if not 1 <= given.shape[0] <= max_rows:
-        raise RequestError(f"input '{INPUT}' has {given.shape[0]} rows, expected 1 to {max_rows} in one request")
-    found = _from_bytes(given, binary, dtype) if "binary_data_size" in given.parameters else _from_json(given, binary, dtype)
-    with np.errstate(over="ignore"):
-        x = found.reshape(given.shape).astype(np.float32)
-    finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1)
-    if not finite.all():
-        raise RequestError(f"input '{INPUT}' row {int(finite.argmin())} holds a value that is not finite as a 32-bit float")
-    return x
+        raise RequestError(f"'{INPUT}' has {given.shape[0]} rows, expected 1 to {max_rows} in one request")
+    if "binary_data_size" in given.parameters:
+        return finite_rows(_from_bytes(given, binary).reshape(given.shape))
+    if binary:
+        raise RequestError(f"{len(binary)} bytes follow the JSON, but '{INPUT}' has no 'binary_data_size'")
+    return finite_rows(numbers(given.data, given.datatype, tuple(given.shape)))
 
 
-def _from_bytes(given: _Input, binary: bytes, dtype: "np.dtype[Any]") -> Array:
-    size, expected = given.parameters["binary_data_size"], math.prod(given.shape) * dtype.itemsize
+def _from_bytes(given: _Input, binary: bytes) -> Array:
+    dtype, size = DTYPES[given.datatype], given.parameters["binary_data_size"]
+    expected = math.prod(given.shape) * dtype.itemsize
     if size != expected or isinstance(size, bool):
-        raise RequestError(f"input '{INPUT}' has binary_data_size {str(size)[:20]}, its shape and datatype need {expected}")
+        raise RequestError(f"'{INPUT}' has binary_data_size {str(size)[:20]}, its shape and datatype need {expected}")
     if len(binary) != expected or bytes(given.data):
         raise RequestError(f"{len(binary)} bytes follow the JSON, expected {expected}, and no 'data' beside them")
     return np.frombuffer(binary, np.uint8) != 0 if dtype.kind == "b" else np.frombuffer(binary, dtype)
-
-
-def _from_json(given: _Input, binary: bytes, dtype: "np.dtype[Any]") -> Array:
-    if binary:
-        raise RequestError(f"{len(binary)} bytes follow the JSON, but input '{INPUT}' has no 'binary_data_size'")
-    depth = _depth(given.data)
-    if depth not in {1, len(given.shape)} or depth > _DEEPEST:
-        raise RequestError(f"input '{INPUT}' data is nested {depth} deep, expected a flat list or one nested like its shape")
-    kind = {"f": float, "b": bool}.get(dtype.kind, int)
-    try:
-        found = np.array(_DATA[kind, depth].decode(given.data), np.float64 if kind is float else dtype)
-    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
-        raise RequestError(f"input '{INPUT}' data does not fit {given.datatype} of shape {given.shape}: {error}") from error
-    if found.shape != (tuple(given.shape) if depth > 1 else (math.prod(given.shape),)):
-        raise RequestError(f"input '{INPUT}' data has shape {list(found.shape)}, its shape says {given.shape}")
-    return found
 
 
 def _depth(data: msgspec.Raw) -> int:

@@ -1,21 +1,18 @@
 """One snapshot, ready to answer: its form found, tried once on zeros, and its labels turned to text."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from streamlearn.errors import SnapshotError
-from streamlearn.records import Array, Json, Snapshot
+from streamlearn.records import Array, Snapshot
+from streamlearn.serving.forms import Form
 from streamlearn.serving.open_inference import Answer, LabelTexts, Question, RequestError
 
-Form: TypeAlias = Callable[[Mapping[str, Array], Mapping[str, Json], Array], Array]
-"""`logits(arrays, settings, x)`: pure; float32 [n, C] for inputs [n, *shape], -inf for labels not learned.
-`settings["about"]` says what the question is about."""
-
 Forms: TypeAlias = Callable[[str], Form]
-"""The form of a name. Errors: KeyError for a name that is not known."""
+"""The form of a name, as `forms.form_named`; to each question's settings `about` is added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +30,8 @@ class Served:
         try:
             form = forms(snapshot.answering.form)
             trial = _logits(form, snapshot, np.zeros((1, *snapshot.shape), np.float32), about="auto")
+        except SnapshotError:
+            raise
         except Exception as error:  # a form may fail in any way on arrays that are not its own
             raise SnapshotError(f"snapshot {snapshot.number} cannot answer: {type(error).__name__}: {error}") from error
         if trial.ndim != 2 or len(trial) != 1:

@@ -1,0 +1,52 @@
+"""What one server did, in plain numbers: the learner's `/metrics` adds up the files of all followers, so one scrape shows all.
+
+`LIVE/follower-<n>.json`, renewed about once a second when something changed:
+
+    {"requests": {"200": 12, "400": 1}, "rows": 40, "samples": 3,
+     "seconds": {"buckets": [0.0001, …, 1.0], "counts": [0, …, 2], "sum": 0.9},
+     "served_number": 881, "failed_loads": 0, "age_seconds": 0.06}
+
+`requests` counts inference requests by status, `seconds` their time in the server: `counts[i]` fell at or below `buckets[i]`
+and above the one before; the last count, one more than there are buckets, is of longer ones. All begin at 0 when a server
+starts. `served_number` is null before the first snapshot, `age_seconds` before the learner's first sign of life.
+"""
+
+import bisect
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+from streamlearn.records import Json
+
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+@dataclass
+class Counts:
+    """Written by the server's own thread alone."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    samples: int = 0
+    failed_loads: int = 0
+    served_number: int | None = None
+    _within: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    _sum: float = 0.0
+
+    def request(self, status: int, seconds: float) -> None:
+        """Count one inference request."""
+        self.requests[str(status)] += 1
+        self._within[bisect.bisect_left(BUCKETS, seconds)] += 1
+        self._sum += seconds
+
+    def values(self, *, age_s: float) -> dict[str, Json]:
+        """As in the file."""
+        return {
+            "requests": dict(self.requests),
+            "rows": self.rows,
+            "samples": self.samples,
+            "seconds": {"buckets": list(BUCKETS), "counts": list(self._within), "sum": self._sum},
+            "served_number": self.served_number,
+            "failed_loads": self.failed_loads,
+            "age_seconds": age_s if math.isfinite(age_s) else None,
+        }

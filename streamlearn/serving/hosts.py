@@ -1,0 +1,202 @@
+"""Where servers run: in processes that the daemon starts and watches, or in a thread of its own process."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from streamlearn.errors import StreamlearnError
+from streamlearn.serving.counts import Counts
+from streamlearn.serving.follower import counts_file
+from streamlearn.serving.http import Application
+from streamlearn.serving.service import Service, encode, listen, serve
+from streamlearn.snapshot import Current, Reference
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+FIRST_DELAY_S, LAST_DELAY_S = 0.1, 10.0  # before a follower that died is started again
+SWITCH_INTERVAL_S = 0.0005
+
+log = structlog.get_logger()
+
+
+class Followers:
+    """Server processes that share one listening socket, each started again when it dies. Publish once before `start`."""
+
+    def __init__(self, service: Service, *, folder: Path, count: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        self.restarts = 0
+        self._service, self._folder, self._count, self._clock = service, folder, count, clock
+        self._socket: socket.socket | None = None
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened at, after `start`."""
+        return _port(self._socket)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that run now."""
+        return [process.pid for process in self._processes.values() if process.poll() is None]
+
+    def start(self) -> None:
+        """Listen, then start the processes; questions wait in the socket until the first of them answers.
+
+        Errors  ConfigError when the port is in use, or the sink of samples cannot be made.
+        """
+        self._service.application(Reference()).close()
+        self._socket = listen(self._service.settings.host, self._service.settings.port)
+        for old in self._folder.glob("follower-*.json"):
+            old.unlink(missing_ok=True)
+        for index in range(self._count):
+            self._threads.append(threading.Thread(target=self._keep, args=(index,), name=f"follower-{index}", daemon=True))
+            self._threads[-1].start()
+
+    def is_alive(self) -> bool:
+        """Whether all of them run, as far as known now."""
+        return len(self.pids) == self._count
+
+    def stop(self, timeout_s: float) -> None:
+        """Ask them to drain and end, kill what is left at the deadline. May be called twice."""
+        deadline = self._clock() + timeout_s
+        with self._lock:
+            self._stopping.set()
+            for process in self._processes.values():
+                process.terminate()
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - self._clock()))
+        for process in self._processes.values():
+            if process.poll() is None:
+                log.warning("follower.killed", pid=process.pid, reason=f"it did not end within {timeout_s:g} s")
+                process.kill()
+        for thread in self._threads:
+            thread.join()
+        if self._socket is not None:
+            self._socket.close()
+
+    def _keep(self, index: int) -> None:
+        """One thread for each process: a process is tied to the life of the thread that started it."""
+        delay_s = FIRST_DELAY_S
+        while (process := self._spawn(index)) is not None:
+            begin = self._clock()
+            code = process.wait()
+            _close(process)
+            if self._stopping.is_set():
+                return
+            delay_s = FIRST_DELAY_S if self._clock() - begin > LAST_DELAY_S else min(2 * delay_s, LAST_DELAY_S)
+            log.warning("follower.died", index=index, exit_code=code, next_step=f"starting it again in {delay_s:g} s")
+            self.restarts += 1
+            self._stopping.wait(delay_s)
+
+    def _spawn(self, index: int) -> subprocess.Popen[bytes] | None:
+        """None once stopping. What it is told stays in the pipe, whose end it waits for as a sign of our death."""
+        with self._lock:
+            if self._stopping.is_set() or self._socket is None:
+                return None
+            fd = self._socket.fileno()
+            arguments = ["--follow", str(self._folder), "--fd", str(fd), "--index", str(index)]
+            command = [sys.executable, "-m", "streamlearn.serving.follower", *arguments]
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                command, stdin=subprocess.PIPE, pass_fds=[fd], env=os.environ | ONE_THREAD, bufsize=0
+            )
+            self._processes[index] = process
+        if process.stdin is not None:
+            with suppress(BrokenPipeError):  # it died at its start, which `_keep` will notice
+                process.stdin.write(encode(self._service) + b"\n")
+        return process
+
+    def counts_files(self) -> list[Path]:
+        """Where each follower tells what it did."""
+        return [counts_file(self._folder, index) for index in range(self._count)]
+
+
+class InProcess:
+    """The same application in a thread of this process: for the demo, tests, one core, and programs that embed us."""
+
+    def __init__(self, service: Service, current: Current) -> None:
+        self._service, self._current = service, current
+        self._application: Application | None = None
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._interval = sys.getswitchinterval()
+        self._answers = False
+        self._ready_or_ended = threading.Event()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened at, after `start`."""
+        return _port(self._socket)
+
+    @property
+    def counts(self) -> Counts:
+        """What it did, after `start`."""
+        if self._application is None:
+            raise RuntimeError("the server was not started")
+        return self._application.counts
+
+    def start(self) -> None:
+        """Listen and answer. Errors: ConfigError when the port is in use, or the sink of samples cannot be made."""
+        application = self._service.application(self._current)
+        self._application, self._socket = application, listen(self._service.settings.host, self._service.settings.port)
+        self._interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)  # else each answer waits 5 ms for a learner that runs pure Python
+        self._thread = threading.Thread(target=self._run, args=(application, self._socket), name="server", daemon=True)
+        self._thread.start()
+        self._ready_or_ended.wait()
+        if not self._answers:
+            raise StreamlearnError("the server ended while it started: see the log")
+
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self, timeout_s: float) -> None:
+        """Drain and end; what is not done by the deadline is left behind with its thread. May be called twice."""
+        if self._thread is None or self._loop is None:
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        except RuntimeError:
+            log.debug("server.ended_before")
+        self._thread.join(timeout_s)
+        sys.setswitchinterval(self._interval)
+        if self._thread.is_alive():
+            log.warning("server.left_behind", reason=f"it did not end within {timeout_s:g} s")
+
+    def _run(self, application: Application, sock: socket.socket) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                self._loop = runner.get_loop()
+                runner.run(serve(application, sock, stop=self._stop, started=self._has_started))
+        except Exception:
+            log.exception("server.failed")
+        finally:
+            self._ready_or_ended.set()
+
+    def _has_started(self) -> None:
+        self._answers = True
+        self._ready_or_ended.set()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def _port(sock: socket.socket | None) -> int:
+    if sock is None:
+        raise RuntimeError("the server was not started")
+    return int(sock.getsockname()[1])
