@@ -1,0 +1,32 @@
+"""JSON samples: `{"id": "a", "features": [0.1, 0.2], "label": 7, "time": 1700000000000}`."""
+
+import msgspec
+
+from streamlearn.decode.fields import Rules
+from streamlearn.decode.wire import decode_wire, wire_type, wire_values
+from streamlearn.records import Array, Label, Message, Record, Sample
+
+
+class JsonDecoder:
+    """Features flat or nested as the configured shape."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._decoder = msgspec.json.Decoder(wire_type(rules.shape, raw=False))
+
+    def decode(self, record: Record, out: Array) -> Sample:
+        """Errors: DecodeError."""
+        return decode_wire(self._decoder, record, out, self._rules)
+
+
+def encode(
+    features: Array,
+    label: Label | None = None,
+    *,
+    id_: str | None = None,
+    time_ms: int | None = None,
+    context: int | None = None,
+) -> Message:
+    """A message that `JsonDecoder` reads back to the same numbers."""
+    value = {"features": features.tolist(), **wire_values(label, id_, time_ms, context)}
+    return Message(msgspec.json.encode(value), id_.encode() if id_ else None, time_ms=time_ms)
