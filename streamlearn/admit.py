@@ -41,6 +41,7 @@ class DeadLetters:
     def __init__(self, sink: Sink, settings: Settings, *, clock_ms: Callable[[], int]) -> None:
         self._sink, self._settings, self._clock_ms = sink, settings, clock_ms
         self.last: deque[dict[str, Json]] = deque(maxlen=settings.keep_last)
+        self.written = 0  # since the process began
         self.lost = 0  # letters that could not be written, under tolerance `all`
         self._unflushed: list[Message] = []
 
@@ -51,6 +52,7 @@ class DeadLetters:
         letter = dead_letter(record, error, stage=stage)
         self._unflushed.append(letter)
         self._try(lambda: self._sink.write([letter]))
+        self.written += 1
         self.last.append({"place": record.place, "reason": str(error), "stage": stage, "time_ms": self._clock_ms()})
 
     def flush(self) -> None:

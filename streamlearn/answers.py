@@ -19,6 +19,9 @@ class AnswerLog(Protocol):
     def flush(self) -> None:
         """Return once all is durable. Called before each checkpoint. Errors: SinkError."""
 
+    def close(self) -> None:
+        """Let go. May be called twice."""
+
 
 class NoAnswerLog:
     """Keeps nothing."""
@@ -27,6 +30,9 @@ class NoAnswerLog:
         """Nothing to do."""
 
     def flush(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
         """Nothing to do."""
 
 
@@ -59,3 +65,7 @@ class AnswersTo:
     def flush(self) -> None:
         """Wait until the sink has everything."""
         self._sink.flush(self._flush_s)
+
+    def close(self) -> None:
+        """Let go of the sink."""
+        self._sink.close()

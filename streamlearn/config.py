@@ -6,9 +6,9 @@ check its own. Unknown keys are errors everywhere, and no value is echoed where 
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import ConfigDict
@@ -20,10 +20,13 @@ from pydantic_settings import (
 )
 
 from streamlearn import admit
+from streamlearn.decode import Settings as DecodeKeys
 from streamlearn.drift import Drift
 from streamlearn.errors import ConfigError
+from streamlearn.inputs import InputSettings
 from streamlearn.metrics import Metrics
 from streamlearn.records import Json
+from streamlearn.scrape import Telemetry
 from streamlearn.settings import Section, key, read
 
 PREFIX = "STREAMLEARN__"
@@ -56,12 +59,11 @@ class SinkKeys(Named):
     type: str = key(..., "connector: log, kafka, file, or an installed one")
 
 
-class InputKeys(Named):
-    """What a record's features look like; the other keys belong to the format."""
+class InputKeys(Section):
+    """What one input is."""
 
-    format: str = key("json", "json, msgpack, tensor or csv; a record's content-type header wins")
     shape: tuple[int, ...] = key(..., "shape of one input, for example [28, 28]", min_length=1)
-    transform: dict[str, Any] = key({"name": "none"}, "none, scale or standardise, with its keys; learned as the stream goes")
+    transform: InputSettings = key(InputSettings(), "what is done to inputs before the network sees them")
 
 
 class LabelKeys(Section):
@@ -106,14 +108,6 @@ class ServeKeys(Named):
     enabled: bool = key(True, "false: learn and publish only")
 
 
-class MetricsServerKeys(Section):
-    """Where Prometheus scrapes."""
-
-    host: str = key("127.0.0.1", "address of /metrics")
-    port: int = key(8082, "port of /metrics; 0 takes a free one", ge=0, le=65535)
-    enabled: bool = key(True, "false: no /metrics")
-
-
 class LogKeys(Section):
     """What the process says of itself, one line an event, on standard error."""
 
@@ -139,7 +133,8 @@ class Config(BaseSettings):
     state_dir: Path = key(Path("state"), "checkpoints, journal, dead letters, status, lock")
     device: str = key("cpu", "cpu, cuda, cuda:N, or auto")
     source: SourceKeys = key(..., "where records come from")
-    input: InputKeys = key(..., "what a record's features look like")
+    input: InputKeys = key(..., "what one input is")
+    decode: DecodeKeys = key(DecodeKeys(), "what records look like")
     label: LabelKeys = key(LabelKeys(), "what labels are")
     model: ModelKeys = key(ModelKeys(), "the network")
     learner: LearnerKeys = key(LearnerKeys(), "the learning method")
@@ -148,7 +143,7 @@ class Config(BaseSettings):
     checkpoint: CheckpointKeys = key(CheckpointKeys(), "when the state is saved")
     publish: PublishKeys = key(PublishKeys(), "when the model that is served is renewed")
     serve: ServeKeys = key(ServeKeys(), "how questions are answered")
-    telemetry: MetricsServerKeys = key(MetricsServerKeys(), "where Prometheus scrapes")
+    telemetry: Telemetry.Settings = key(Telemetry.Settings(), "where Prometheus scrapes")
     dead_letters: DeadLetterKeys = key(DeadLetterKeys(), "what becomes of records that cannot be learned")
     predictions: SinkKeys | None = key(None, "where the answer given before each label goes; empty: nowhere")
     log: LogKeys = key(LogKeys(), "what the process says of itself")
@@ -182,6 +177,14 @@ def configure(values: Mapping[str, Json], flags: Mapping[str, Json] | None = Non
     return read(Layered, flags or {}, path=path)
 
 
+def merged(flags: Sequence[str]) -> dict[str, Json]:
+    """Flags of the form `section.key=value`, later ones winning, as nested values. Errors: ConfigError."""
+    values: dict[str, Json] = {}
+    for text in flags:
+        values = _over(values, flag(text))
+    return values
+
+
 def flag(text: str) -> dict[str, Json]:
     """`section.key=value` as nested values; the value is YAML. Errors: ConfigError."""
     where, equals, value = text.partition("=")
@@ -191,6 +194,11 @@ def flag(text: str) -> dict[str, Json]:
     for part in reversed(where.split(".")):
         nested = {part: nested}
     return dict(nested)
+
+
+def _over(below: dict[str, Json], above: Mapping[str, Json]) -> dict[str, Json]:
+    both = {name: _over(below[name], above[name]) for name in above if isinstance(below.get(name), dict)}
+    return below | dict(above) | both
 
 
 def _yaml(path: Path) -> dict[str, Json]:

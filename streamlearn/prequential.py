@@ -6,6 +6,7 @@ Everything that happens to a record happens in `turn`, in the order in which it 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from streamlearn.admit import Admission
 from streamlearn.answers import AnswerLog
@@ -57,6 +58,13 @@ class Turn:
     marks: tuple[Mark, ...] = ()  # drift detected among these rows
 
 
+class Pauses(NamedTuple):
+    """Seconds that the loop stood still in this turn; None where it did not."""
+
+    checkpoint_s: float | None = None
+    publish_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the loop puts in order. All but the writers are state, and travel in every checkpoint."""
@@ -91,6 +99,8 @@ class Prequential:
         self.answers, self.writer, self.publisher = parts.answers, parts.writer, parts.publisher
         self.tally = Tally()
         self.read = 0  # records since the start of the process
+        self.pauses = Pauses()  # of the last turn
+        self.published: Snapshot | None = None
         self._shape, self._max_records, self._clock_ms = shape, max_records, clock_ms
         self._checkpoint_due, self._publish_due = checkpoint_due, publish_due
         self._stateful: dict[str, Stateful] = {
@@ -113,11 +123,21 @@ class Prequential:
         if fetched is not None:
             rows = self.admission.admit(fetched)  # label rows and dead letters, in journal order
             turn = self._learn(self.chunks.cut(rows), read=len(fetched), event_ms=fetched.records[-1].time_ms)
+        self._keep(idle=fetched is None)
+        return turn
+
+    def _keep(self, *, idle: bool) -> None:
+        """A checkpoint and a snapshot, each when it is due."""
+        began = time.perf_counter()
+        checkpoint_s = publish_s = None
         if self._checkpoint_due.at(self.read) and not self.writer.busy:
             self.begin_checkpoint()
-        if self._publish_due.at(self.tally.number, idle=fetched is None):
+            checkpoint_s = time.perf_counter() - began
+        if self._publish_due.at(self.tally.number, idle=idle):
+            began = time.perf_counter()
             self.publish()
-        return turn
+            publish_s = time.perf_counter() - began
+        self.pauses = Pauses(checkpoint_s, publish_s)
 
     def _learn(self, batch: Batch, *, read: int, event_ms: int | None) -> Turn:
         self.read += read
@@ -145,8 +165,14 @@ class Prequential:
         """Hand what may be served now to the servers; the decisions that led here are on the disk before (P4)."""
         if len(self.admission.positions) > 1:  # of one partition the order is known without a journal
             self.journal.flush()
-        self.publisher.publish(self.snapshot())
+        self.published = self.snapshot()
+        self.publisher.publish(self.published)
         self._publish_due.done(self.tally.number)
+
+    def close(self) -> None:
+        """Let go of what is written to."""
+        self.admission.dead_letters.close()
+        self.answers.close()
 
     def outcomes(self) -> dict[str, int]:
         """Records by outcome; their sum, with the rows that wait in `chunks`, is the number of records read (P1)."""

@@ -81,6 +81,7 @@ class Learner(Protocol):
     """Learns rows, answers questions. Owned by one thread. Knows tensors; never topics, clocks, files or threads."""
 
     chunk: int  # rows of one update
+    memory_capacity: int  # bound of the replay memory in rows; 0 without one
 
     def predict(self, x: Array, *, about: About = "auto") -> Array:
         """Logits float32 [n, C] for inputs [n, *shape], -inf for labels not learned. Pure; before any label C is 0."""
@@ -146,3 +147,6 @@ class Publisher(Protocol):
 
     def publish(self, snapshot: Snapshot) -> None:
         """Servers see all of it or none of it. Called by the learner's thread; never waits for a reader."""
+
+    def beat(self) -> None:
+        """Say that the learner lives, though nothing new is to be published. Called about once a second."""

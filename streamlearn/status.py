@@ -65,7 +65,6 @@ class Status:
         self._measures: dict[str, float] = {}
         self._read, self._since_ms = 0, self._started_ms
         self.checkpoint_s = math.nan
-        self.snapshot: dict[str, Json] | None = None
         self._resume()
 
     def _resume(self) -> None:
@@ -86,8 +85,8 @@ class Status:
         now_ms = self._clock_ms()
         self._marks.extend({"learned": mark.row, "detector": mark.detector, "time_ms": now_ms} for mark in turn.marks)
 
-    def write(self, upstream: Upstream, *, phase: str) -> dict[str, Json]:
-        """Called once a second; gives back what it wrote."""
+    def write(self, upstream: Upstream, *, phase: str) -> None:
+        """Called once a second."""
         now_ms = self._clock_ms()
         seconds = max(1, now_ms - self._since_ms) / 1000
         throughput, self._read, self._since_ms = self._read / seconds, 0, now_ms
@@ -117,7 +116,6 @@ class Status:
             }
         )
         replace_file(self._path, msgspec.json.encode(status))
-        return status
 
     def _figures(self, values: Mapping[str, float]) -> dict[str, Json]:
         loop = self._loop
@@ -145,7 +143,9 @@ class Status:
             "size_bytes": last.size_bytes,
             "duration_s": known(self.checkpoint_s),
         }
-        return {"checkpoint": saved, "snapshot": self.snapshot, "rejected": list(self._loop.admission.dead_letters.last)}
+        shown = self._loop.published
+        served = shown and {"number": shown.number, "time_ms": shown.published_ms}
+        return {"checkpoint": saved, "snapshot": served, "rejected": list(self._loop.admission.dead_letters.last)}
 
 
 def lags(ends: Positions | None, positions: Positions) -> dict[str, int]:

@@ -115,7 +115,7 @@ class OrderLearner:
     """Its one weight depends on the order and grouping of every row: w ← 0.9 w + mean of the chunk. It answers label 0 or 1."""
 
     def __init__(self, chunk: int = 3) -> None:
-        self.chunk = chunk
+        self.chunk, self.memory_capacity = chunk, 2
         self.w = np.zeros(1)
         self.seen: list[float] = []
 
@@ -155,6 +155,9 @@ class MemoryPublisher:
 
     def publish(self, snapshot: Snapshot) -> None:
         self.snapshots.append(snapshot)
+
+    def beat(self) -> None:
+        pass
 
 
 def lost() -> SourceError:

@@ -54,6 +54,7 @@ class Chunkwise(ABC):
 
     def __init__(self, task: Task, *, chunk: int, memory: MemorySettings | None = None, max_contexts: int = 0) -> None:
         self.chunk = chunk
+        self.memory_capacity = memory.rows if memory is not None else 0
         self.task = task
         self._dtype = getattr(torch, task.dtype)
         self.network = build(task.model, task.shape, seed=task.seed)

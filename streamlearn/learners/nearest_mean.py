@@ -24,6 +24,8 @@ class NearestMean:
 
         chunk: int = key(1, "rows answered from one state", unit="rows", ge=1)
 
+    memory_capacity = 0
+
     def __init__(self, settings: Settings, task: Task) -> None:
         self.chunk = settings.chunk
         self.task = task

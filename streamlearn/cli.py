@@ -1,0 +1,142 @@
+"""`streamlearn`: arguments → configuration → exit code.
+
+0 clean drain, also on SIGTERM; 2 usage, configuration, or port in use; 3 source lost; 4 checkpoint refused or directory locked;
+70 internal fault; 128 + N on a second signal N.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streamlearn import __version__
+from streamlearn.errors import StreamlearnError
+
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")  # before torch and numpy: a second thread costs far more than it gives here
+
+app = typer.Typer(
+    name="streamlearn",
+    help="Learns from a stream of labelled samples without forgetting, and answers from the model it is training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; `streamlearn demo --print-config` shows one")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="set one key, over file and environment")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command()
+def run(config: ConfigFile, overrides: Overrides = None) -> None:
+    """The daemon: learns from the source until it is stopped, and serves."""
+    from streamlearn import commands  # noqa: PLC0415  loads torch
+
+    commands.run(_loaded(config, overrides))
+
+
+@app.command()
+def demo(
+    state_dir: Annotated[Path, typer.Option(help="where the demo keeps its state; start again and it goes on")] = Path(
+        "state/demo"
+    ),
+    port: Annotated[int, typer.Option(help="port of the page and the endpoint")] = 8080,
+    metrics_port: Annotated[int, typer.Option(help="port of /metrics")] = 8082,
+    rate: Annotated[float, typer.Option(help="samples a second", min=0.1, max=5000)] = 200.0,
+    print_config: Annotated[bool, typer.Option("--print-config", help="print the demo's configuration and exit")] = False,
+) -> None:
+    """The daemon on the embedded log, with a real drifting stream, and the page."""
+    from streamlearn import commands  # noqa: PLC0415  loads torch
+
+    if print_config:
+        typer.echo(commands.demo_yaml(state_dir, port, metrics_port), nl=False)
+        return
+    commands.demo(state_dir, port=port, metrics_port=metrics_port, rate=rate)
+
+
+@app.command()
+def check(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Validate the configuration, connect to what it names, decode one record, and print what would run."""
+    from streamlearn import commands  # noqa: PLC0415  loads torch
+
+    _print(commands.check(_loaded(config, overrides)), as_json=as_json)
+
+
+@app.command()
+def replay(
+    config: ConfigFile,
+    source: Annotated[Path, typer.Option("--from", metavar="FILE", help="recorded stream: .jsonl, .csv or .npz")],
+    journal: Annotated[Path | None, typer.Option(help="journal folder of the run to be repeated")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """The same loop, as fast as it goes, over a recorded stream; nothing is served and no state is kept."""
+    from streamlearn import commands  # noqa: PLC0415  loads torch
+
+    _print(commands.replay(_loaded(config, overrides), source, journal=journal, progress=sys.stderr.isatty()), as_json=as_json)
+
+
+@app.command()
+def inspect(
+    state_dir: Annotated[Path, typer.Argument(metavar="DIR", help="state directory")],
+    name: Annotated[str, typer.Option("--checkpoint", help="which one; the newest when left out")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """What a checkpoint holds: positions, numbers, labels, sizes, digests."""
+    from streamlearn.inspection import inspected  # noqa: PLC0415  the other commands do not need it
+
+    _print(inspected(state_dir, name), as_json=as_json)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _loaded(path: Path, overrides: list[str] | None) -> Any:
+    from streamlearn import config  # noqa: PLC0415  loads river
+
+    return config.load(path, config.merged(overrides or []))
+
+
+def _print(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        typer.echo(f"{name:<{width}}  {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return "  ".join(f"{name}={_shown(each)}" for name, each in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return " ".join(map(_shown, value)) or "-"
+    return "-" if value is None else str(value)
+
+
+def main() -> None:
+    """Entry point. One line on stderr for whatever was raised on purpose; a traceback only for a fault of ours."""
+    try:
+        app()
+    except StreamlearnError as error:
+        typer.echo(f"streamlearn: {error}", err=True)
+        sys.exit(error.exit_code)
+    except Exception:  # noqa: BLE001  an internal fault: its traceback is what a report needs
+        sys.excepthook(*sys.exc_info())
+        sys.exit(StreamlearnError.exit_code)
+
+
+if __name__ == "__main__":
+    main()

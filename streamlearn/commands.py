@@ -1,0 +1,198 @@
+"""What each command does, over the parts that `assemble` makes."""
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import structlog
+import torch
+import typer
+import yaml
+
+import connectors
+from streamlearn import assemble
+from streamlearn.checkpoint import FIRST
+from streamlearn.config import Config, LogKeys, configure
+from streamlearn.daemon import Service
+from streamlearn.demo import SHAPE, Feeder
+from streamlearn.errors import ConfigError, DecodeError, SourceError
+from streamlearn.prefetch import Prefetch
+from streamlearn.prequential import Prequential
+from streamlearn.protocols import Decoder, Sink
+from streamlearn.records import Json, Record
+from streamlearn.snapshot import Reference
+
+
+def run(config: Config, *, extra: Sequence[Service] = ()) -> None:
+    """`streamlearn run`: until a signal or the end of the source."""
+    write_logs(config.log)
+    process = assemble.daemon(config, extra=extra)
+    process.take_signals()
+    process.run()
+
+
+def write_logs(keys: LogKeys) -> None:
+    """One line an event on standard error, as JSON or as text."""
+    shown: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if keys.format == "text":
+        shown = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            shown,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(keys.level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def demo_values(state_dir: Path, *, port: int, metrics_port: int) -> dict[str, Json]:
+    """The demo's configuration: what it differs in from the defaults."""
+    return {
+        "name": "digits",
+        "state_dir": str(state_dir),
+        "source": {"type": "log", "path": str(state_dir / "samples.sqlite"), "name": "samples"},
+        "input": {"shape": list(SHAPE)},
+        "learner": {"name": "la-maml", "memory": {"rows": 500}},
+        "model": {"name": "mlp", "hidden": [100, 100]},
+        "serve": {"processes": 0, "port": port},
+        "telemetry": {"port": metrics_port},
+        "log": {"format": "text"},
+    }
+
+
+def demo_yaml(state_dir: Path, port: int, metrics_port: int) -> str:
+    """The demo's configuration as a file for `streamlearn run`."""
+    return yaml.safe_dump(demo_values(state_dir, port=port, metrics_port=metrics_port), sort_keys=False)
+
+
+def demo(state_dir: Path, *, port: int, metrics_port: int, rate: float) -> None:
+    """`streamlearn demo`: the daemon on an embedded log that a feeder fills at a steady pace."""
+    config = configure(demo_values(state_dir, port=port, metrics_port=metrics_port))
+    path = str(config.source.rest["path"])
+
+    def open_log() -> tuple[Sink, int]:
+        source = connectors.open_source("log", {"path": path, "name": "samples", "start": "latest"})
+        source.seek({})
+        written = source.positions()["samples[0]"]
+        source.close()
+        return connectors.open_sink("log", {"path": path, "max_records": 200_000}), written
+
+    sys.stderr.write(
+        f"The page: http://127.0.0.1:{port}/   metrics: http://127.0.0.1:{metrics_port}/metrics   Ctrl-C ends it\n"
+    )
+    run(config, extra=[Feeder(open_log, per_s=rate, seed=config.seed)])
+
+
+def check(config: Config, *, timeout_s: float = 10.0) -> dict[str, Json]:
+    """`streamlearn check`: what would run, after one record was read and decoded. Errors: ConfigError, SourceError."""
+    made, decode = assemble.learner(config), assemble.decoder(config)
+    assemble.service(config)
+    record = _first_record(config, timeout_s)
+    return {
+        "model": config.name,
+        "learner": f"{config.learner.name}, chunk of {made.chunk}",
+        "network": config.model.name,
+        "input": f"{config.decode.format} {list(config.input.shape)}",
+        "source": config.source.type,
+        "record": "none within the time-out: the source is empty" if record is None else _decoded(record, decode, config),
+        "state": str(config.state_dir),
+        "serve": "off" if not config.serve.enabled else f"{config.serve.processes or 'in this'} process",
+    }
+
+
+def _first_record(config: Config, timeout_s: float) -> Record | None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        source = connectors.open_source(config.source.type, config.source.rest)
+        try:
+            source.seek({})
+            while time.monotonic() < deadline and not source.exhausted():
+                if records := source.poll(1, 0.5):
+                    return records[0]
+            return None
+        except SourceError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+        finally:
+            source.close()
+
+
+def _decoded(record: Record, decode: Decoder, config: Config) -> str:
+    try:
+        sample = decode.decode(record, np.zeros(config.input.shape, np.float32))
+    except DecodeError as error:
+        raise ConfigError(f"the first record cannot be decoded: {error}; check decode.format and input.shape") from error
+    return f"{record.place}: label {sample.label!r}"
+
+
+def replay(config: Config, path: Path, *, journal: Path | None, progress: bool) -> dict[str, Json]:
+    """`streamlearn replay`: the same loop over a recorded stream, following `journal` where one is given.
+
+    Errors  ConfigError when the file is not there; SourceError; CheckpointError for a damaged journal.
+    """
+    write_logs(config.log)
+    torch.set_num_threads(1)
+    if not path.is_file():
+        raise ConfigError(f"--from {path} is not there: expected a recorded stream, .jsonl, .csv or .npz")
+    with tempfile.TemporaryDirectory(prefix="streamlearn-replay-") as folder:
+        if journal is not None:
+            shutil.copytree(journal, Path(folder) / "journal")
+        loop = assemble.prequential(config, state_dir=Path(folder), publisher=Reference())
+        loop.journal.resume(FIRST)
+        reading = assemble.prefetch(_from_file(config, path), loop.intake, {})
+        began = time.perf_counter()
+        reading.start()
+        try:
+            _drain(loop, reading, progress=progress)
+        finally:
+            reading.stop(5.0)
+            loop.writer.close()
+            loop.journal.close()
+            loop.close()
+        seconds = time.perf_counter() - began
+        kept = loop.checkpoint()
+    return {
+        "records": loop.read,
+        "outcomes": loop.outcomes(),
+        "pending": len(loop.chunks),
+        "records_per_second": loop.read / seconds,
+        **loop.metrics.values(),
+        "drift": dict(loop.drift.counts),
+        "number": kept.number,
+        "positions": dict(kept.positions),
+        "model_digest": kept.model_digest,
+        "state_digest": kept.state_digest,
+    }
+
+
+def _from_file(config: Config, path: Path) -> Config:
+    """The same configuration, reading a file. Columns of a configured `file` source are kept."""
+    keys = config.source.rest if config.source.type == "file" else {}
+    source = config.source.model_validate(
+        {
+            **keys,
+            "type": "file",
+            "path": str(path),
+            "ahead_records": config.source.ahead_records,
+            "ahead_bytes": config.source.ahead_bytes,
+        }
+    )
+    decode = config.decode.model_copy(update={"format": "tensor"} if path.suffix == ".npz" else {})
+    return config.model_copy(update={"source": source, "decode": decode})
+
+
+def _drain(loop: Prequential, reading: Prefetch, *, progress: bool) -> None:
+    with typer.progressbar(length=1, file=sys.stderr, hidden=not progress, label="replay") as bar:
+        while not loop.intake.drained:
+            turn = loop.turn(0.5)
+            bar.length = max(1, sum((reading.upstream.ends or {}).values()))
+            bar.update(turn.read)

@@ -1,0 +1,125 @@
+"""Who looks at the loop from the learner's own thread: the page's `status.json`, Prometheus, and the servers' sign of life."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from streamlearn.checkpoint import Written
+from streamlearn.prefetch import Prefetch
+from streamlearn.prequential import Prequential, Turn
+from streamlearn.records import Json
+from streamlearn.scrape import Telemetry
+from streamlearn.status import Status, lags, replace_file
+from streamlearn.telemetry import NOT_YET, Reading
+
+
+class Servers:
+    """What is known of the servers of either host."""
+
+    def __init__(
+        self,
+        *,
+        running: Callable[[], int] = lambda: 0,
+        restarts: Callable[[], int] = lambda: 0,
+        counts: Callable[[], Mapping[str, Json]] | None = None,
+        counts_path: Path | None = None,
+        device_bytes: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        """`counts` of a server in this process go to `counts_path`, where a follower of its own process would tell them."""
+        self.running, self.restarts, self.device_bytes = running, restarts, device_bytes
+        self._counts, self._counts_path = counts, counts_path
+
+    def tell(self) -> None:
+        """Write the counts, where there are any to write."""
+        if self._counts is not None and self._counts_path is not None:
+            replace_file(self._counts_path, msgspec.json.encode(self._counts()))
+
+
+class LoopWatch:
+    """Implements `daemon.Watch`."""
+
+    def __init__(
+        self,
+        loop: Prequential,
+        prefetch: Prefetch,
+        *,
+        status: Status,
+        telemetry: Telemetry,
+        servers: Servers,
+        memory_capacity: int,
+    ) -> None:
+        self._loop, self._prefetch, self._status, self._telemetry, self._servers = loop, prefetch, status, telemetry, servers
+        self._memory_capacity = memory_capacity
+        self._turns, self._event_ms = 0, math.nan
+        self._measures: dict[str, float] = {}
+        self._drift_times_s: dict[str, float] = {}
+        loop.writer.on_durable.append(self._saved)
+
+    def saw(self, turn: Turn) -> None:
+        """After every turn."""
+        self._turns += 1
+        self._status.saw(turn)
+        self._measures.update(turn.measures)
+        if turn.event_ms is not None:
+            self._event_ms = turn.event_ms
+        if turn.answered:
+            self._telemetry.learn_seconds.observe(turn.learn_s)
+        for mark in turn.marks:
+            self._drift_times_s[mark.detector] = time.time()
+        pauses = self._loop.pauses
+        if pauses.checkpoint_s is not None:
+            self._telemetry.checkpoint_pause_seconds.observe(pauses.checkpoint_s)
+        if pauses.publish_s is not None:
+            self._telemetry.publish_seconds.observe(pauses.publish_s)
+
+    def report(self, phase: str) -> None:
+        """Once a second: write, show, beat."""
+        self._status.write(self._prefetch.upstream, phase=phase)
+        self._telemetry.show(self._reading())
+        self._loop.publisher.beat()
+        self._servers.tell()
+
+    def _saved(self, _: Written, seconds: float) -> None:
+        self._telemetry.checkpoint_seconds.observe(seconds)
+        self._status.checkpoint_s = seconds
+
+    def _reading(self) -> Reading:
+        loop, upstream = self._loop, self._prefetch.upstream
+        admission, saved, shown = loop.admission, loop.writer.last, loop.published
+        lag = lags(upstream.ends, admission.positions)
+        ahead = self._prefetch.intake.sizes()
+        return Reading(
+            outcomes=loop.outcomes(),
+            rejected={**admission.rejected, "not_finite": loop.tally.undone},
+            read_records=loop.read,
+            turns=self._turns,
+            pending={"chunk": len(loop.chunks)},
+            dead_letters=admission.dead_letters.written,
+            dead_letters_lost=admission.dead_letters.lost,
+            metrics=loop.metrics.values(),
+            measures=dict(self._measures),
+            labels=admission.labels.by_row,
+            max_labels=admission.labels.max_labels,
+            memory=loop.learner.memory_labels(),
+            memory_capacity=self._memory_capacity,
+            drift=dict(loop.drift.counts),
+            drift_times_s=dict(self._drift_times_s),
+            checkpoint_number=saved.number if saved else NOT_YET,
+            checkpoint_bytes=saved.size_bytes if saved else NOT_YET,
+            checkpoint_time_s=saved.created_ms / 1000 if saved else NOT_YET,
+            snapshot_number=shown.number if shown else NOT_YET,
+            snapshot_time_s=shown.published_ms / 1000 if shown else NOT_YET,
+            source_up=upstream.ok,
+            source_errors=upstream.errors,
+            lag_records=lag,
+            lag_s=max(0.0, time.time() - self._event_ms / 1000) if sum(lag.values()) else 0.0,
+            last_record_time_s=self._event_ms / 1000,
+            prefetch_records=ahead[0],
+            prefetch_bytes=ahead[1],
+            followers=self._servers.running(),
+            follower_restarts=self._servers.restarts(),
+            device_bytes=self._servers.device_bytes(),
+        )
