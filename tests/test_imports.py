@@ -1,0 +1,150 @@
+"""The architecture, held to a drawing: who may import whom, and which library is wrapped by which file.
+
+    cli ─► config, commands, inspection          commands ─► assemble (knows every class)
+    daemon, watch, status ─► prequential ─► admit, prefetch, chunks, journal, checkpoint, metrics, drift, answers
+    learners, kernels ─► adapt, models, memory, inputs       never clocks, topics, files, threads or Prometheus
+    serving ─► snapshot                                       numpy only; torch in forms/torch alone
+    connectors ─► records, errors, settings, protocols, and their own client library
+"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SEAMS = {"records", "errors", "settings", "protocols"}
+STATE = {"admit", "answers", "checkpoint", "chunks", "drift", "due", "journal", "labels", "metrics", "prefetch"}
+EVERYTHING = {"*"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "records": set(),
+    "errors": set(),
+    "settings": {"records", "errors"},
+    "protocols": {"records"},
+    "due": set(),
+    "labels": SEAMS,
+    "journal": SEAMS,
+    "chunks": SEAMS,
+    "checkpoint": SEAMS,
+    "metrics": SEAMS,
+    "drift": SEAMS,
+    "inputs": SEAMS,
+    "memory": SEAMS,
+    "decode": SEAMS,
+    "prefetch": SEAMS | {"journal"},
+    "admit": SEAMS | {"labels", "prefetch"},
+    "answers": SEAMS | {"labels"},
+    "prequential": SEAMS | STATE,
+    "daemon": SEAMS | STATE | {"prequential"},
+    "status": SEAMS | STATE | {"prequential"},
+    "watch": SEAMS | STATE | {"prequential", "status", "telemetry", "scrape"},
+    "follower_files": set(),
+    "telemetry": SEAMS | {"follower_files"},
+    "scrape": SEAMS | {"telemetry", "follower_files"},
+    "adapt": SEAMS,
+    "models": SEAMS,
+    "kernels": SEAMS | {"adapt"},
+    "learners": SEAMS | {"adapt", "models", "memory", "inputs", "kernels"},
+    "snapshot_file": SEAMS,
+    "snapshot": SEAMS | {"snapshot_file"},
+    "serving": SEAMS | {"snapshot", "models", "streamlearn"},  # models: forms/torch, when a model needs it
+    "demo": SEAMS,
+    "config": SEAMS | {"admit", "decode", "drift", "inputs", "metrics", "scrape"},  # each section stands beside its reader
+    "inspection": SEAMS | {"checkpoint"},
+    "assemble": EVERYTHING,
+    "commands": EVERYTHING,
+    "reference": EVERYTHING,
+    "cli": SEAMS | {"config", "commands", "inspection", "streamlearn"},
+    "__main__": {"cli"},
+    "connectors": SEAMS,
+    "streamlearn": set(),
+}
+WRAPPED_BY: dict[str, set[str]] = {
+    "torch": {"adapt", "models", "memory", "learners", "kernels", "serving.forms.torch", "assemble", "commands"},
+    "numba": {"kernels"},
+    "river": {"drift"},
+    "kafka": {"connectors.kafka", "connectors.kafka_client"},
+    "sqlite3": {"connectors.log"},
+    "prometheus_client": {"scrape"},
+    "uvicorn": {"serving.service"},
+    "starlette": {"serving.http"},
+    "uvloop": {"serving.hosts", "serving.follower"},
+    "yaml": {"config", "commands"},
+    "typer": {"cli", "commands"},
+    "sklearn": {"demo"},
+    "scipy": {"demo"},
+    "threading": {"prefetch", "demo", "serving", "follower_files", "connectors.kafka", "connectors.file", "connectors.stdin"},
+    "pickle": set(),
+}
+
+
+def _files() -> dict[str, Path]:
+    paths = [path for top in ("streamlearn", "connectors") for path in sorted((ROOT / top).rglob("*.py"))]
+    return {_name(path): path for path in paths}
+
+
+def _name(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return name.removeprefix("streamlearn.")
+
+
+def _imports(path: Path) -> set[str]:
+    """Dotted names of modules and of the things taken from them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+FILES = _files()
+
+
+def _ours(imported: str) -> str | None:
+    """The room that an import leads into; None for what is not ours."""
+    parts = imported.split(".")
+    if parts[0] == "connectors":
+        return "connectors"
+    if parts[0] != "streamlearn":
+        return None
+    return parts[1] if len(parts) > 1 and any(name.split(".")[0] == parts[1] for name in FILES) else "streamlearn"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_file_imports_only_what_the_drawing_allows(name):
+    room = name.split(".")[0]
+    allowed = MAY_IMPORT[room] | {room}
+    if "*" in allowed:
+        return
+    reached = {_ours(imported) for imported in _imports(FILES[name])} - {None}
+    assert reached <= allowed, f"{name} imports {sorted(reached - allowed)}: mend the seam, or redraw the drawing"
+
+
+def test_the_drawing_names_no_room_that_is_gone():
+    assert set(MAY_IMPORT) == {name.split(".")[0] for name in FILES}
+
+
+@pytest.mark.parametrize("library", WRAPPED_BY)
+def test_each_library_is_imported_only_by_the_files_that_wrap_it(library):
+    users = {name for name, path in FILES.items() if any(i.split(".")[0] == library for i in _imports(path))}
+    strangers = {u for u in users if not any(u == w or u.startswith(f"{w}.") for w in WRAPPED_BY[library])}
+    assert not strangers
+
+
+def test_no_file_imports_inside_a_function_to_break_a_cycle():
+    """Imports inside functions are for optional or heavy libraries: never for one of ours, but for the commands of the cli."""
+    for name, path in FILES.items():
+        functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+        late = {i for f in functions for node in ast.walk(f) if isinstance(node, ast.ImportFrom) for i in [node.module or ""]}
+        assert name == "cli" or not any(i.startswith(("streamlearn", "connectors")) for i in late), (name, late)
+
+
+@pytest.mark.parametrize("module", ["streamlearn.serving.follower", "streamlearn", "streamlearn.cli"])
+def test_what_must_start_fast_loads_neither_torch_nor_river(module):
+    code = f"import {module}, sys; print([m for m in ('torch', 'river', 'kafka', 'sklearn', 'scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
