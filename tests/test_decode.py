@@ -83,12 +83,12 @@ def test_a_csv_line_has_no_types_so_its_label_is_a_string_unless_integers_are_as
 def test_csv_takes_the_features_by_name_in_the_order_asked_for() -> None:
     columns = {**COLUMNS, "features": ["f", "e", "d", "c", "b", "a"], "delimiter": ";"}
     sample, numbers = decoded(b';1;2;3;4;5;6;"a;b";', decoder("csv", csv=columns))
-    assert (sample, numbers) == (Sample("a;b", None, 5), [[6, 5, 4], [3, 2, 1]])
+    assert (sample, numbers) == (Sample("a;b"), [[6, 5, 4], [3, 2, 1]])
 
 
-def test_all_but_the_features_may_be_left_out_and_the_time_is_then_the_records() -> None:
-    assert decoded(text()) == (Sample(None, None, 5, None), NUMBERS)
-    assert decoded(TENSOR, decoder("tensor")) == (Sample(None, None, 5, None), NUMBERS)
+def test_all_but_the_features_may_be_left_out_and_a_brokers_clock_is_no_substitute() -> None:
+    assert decoded(text()) == (Sample(None, None, None, None), NUMBERS)
+    assert decoded(TENSOR, decoder("tensor")) == (Sample(None, None, None, None), NUMBERS)
 
 
 @pytest.mark.parametrize("kind", ["json", "msgpack", "tensor"])

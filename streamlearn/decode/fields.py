@@ -51,11 +51,14 @@ def write_features(record: Record, found: Array, out: Array, rules: Rules) -> No
 
 
 def sample_of(record: Record, rules: Rules, *, label: Json, id_: Json, time_ms: Json, context: Json) -> Sample:
-    """The checked fields beside the features. Without a time of its own a sample has its record's. Errors: DecodeError."""
+    """The checked fields beside the features. The time is the sample's own or none: a broker's clock is not data (P5).
+
+    Errors  DecodeError.
+    """
     return Sample(
         label=None if label is None else label_of(record, label, rules.label_type),
         id=None if id_ is None else _id(record, id_),
-        time_ms=record.time_ms if time_ms is None else _integer(record, "time", time_ms),
+        time_ms=None if time_ms is None else _integer(record, "time", time_ms),
         context=None if context is None else _integer(record, "context", context),
     )
 
