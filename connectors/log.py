@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from connectors.waiting import LONGEST_S, wait_for
 from streamlearn.errors import PositionLostError, SinkError, SourceError
 from streamlearn.records import Gap, Headers, Message, Positions, Record
 from streamlearn.settings import Section, key
@@ -24,7 +25,6 @@ SCHEMA = (
     "INSERT INTO totals VALUES (0)",
     f"PRAGMA user_version = {VERSION}",
 )
-SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.001, 0.01  # between two looks at an idle log: each costs about 10 µs
 BUFFERED = 1000  # messages after which `write` writes by itself
 
 
@@ -51,7 +51,7 @@ class LogSource:
         self._settings, self._clock, self._sleep = settings, clock, sleep
         self.partition = f"{settings.name or settings.path.stem}[0]"
         self._database: sqlite3.Connection | None = None
-        self._position = 0
+        self._position, self._seen = 0, -1
         self._gaps: list[Gap] = []
 
     def seek(self, positions: Positions) -> None:
@@ -72,20 +72,10 @@ class LogSource:
         self._pass_gap(begin)
 
     def poll(self, max_records: int, timeout_s: float, paused: Collection[str] = ()) -> Sequence[Record]:
-        """Looks again every 1 to 10 ms while there is nothing."""
-        until = self._clock() + timeout_s
-        wait_s, seen = SHORTEST_WAIT_S, -1
-        while True:
-            version = self._data_version()
-            if version != seen and self.partition not in paused:
-                records = self._read(max_records)
-                if records:
-                    return records
-            seen, left_s = version, until - self._clock()
-            if left_s <= 0:
-                return []
-            self._sleep(min(wait_s, left_s))
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        """At the end, looks again every 1 to 10 ms."""
+        limit = 0 if self.partition in paused else max_records
+        self._seen = -1
+        return wait_for(lambda: self._look(limit), timeout_s, clock=self._clock, sleep=self._sleep)
 
     def positions(self) -> Positions:
         """One past the last record that `poll` returned, or where reading began."""
@@ -122,12 +112,14 @@ class LogSource:
             raise SourceError(f"log {self._settings.path} is not open: seek comes before poll")
         return self._database
 
-    def _data_version(self) -> int:
+    def _look(self, limit: int) -> list[Record]:
+        """What is there, when the file has changed since the last look."""
         try:
-            version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            version = self._connection.execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.Error as error:
             raise SourceError(f"log {self._settings.path} cannot be read: {error}") from error
-        return version
+        changed, self._seen = version != self._seen, version
+        return self._read(limit) if changed and limit else []
 
     def _read(self, max_records: int) -> list[Record]:
         query = "SELECT position, value, key, headers, time_ms, size FROM records WHERE position >= ? ORDER BY position LIMIT ?"
@@ -280,7 +272,7 @@ def _switch_to_wal(database: sqlite3.Connection, until: float) -> None:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > until:
                 raise
-            time.sleep(LONGEST_WAIT_S)
+            time.sleep(LONGEST_S)
 
 
 def _make_tables(database: sqlite3.Connection) -> None:

@@ -47,6 +47,7 @@ broker.session.timeout.ms=4000
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 log.cleaner.dedupe.buffer.size=2097152
+log.retention.ms=-1
 log.message.timestamp.after.max.ms=9223372036854775807
 num.network.threads=2
 num.io.threads=4

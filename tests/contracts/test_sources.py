@@ -9,20 +9,44 @@ import pytest
 
 from streamlearn.errors import PositionLostError, SourceError
 from streamlearn.protocols import Source
-from tests.contracts.upstreams import Upstream, by_partition, kafka_upstream, log_upstream, read
+from tests.contracts.upstreams import (
+    Upstream,
+    by_partition,
+    kafka_upstream,
+    lines_upstream,
+    log_upstream,
+    messages_upstream,
+    npz_upstream,
+    read,
+    stdin_upstream,
+    synthetic_upstream,
+)
 
-UPSTREAMS = ["log", "kafka of 1", "kafka of 3"]
+MADE: dict[str, Callable[[Path], Upstream]] = {
+    "log": log_upstream,
+    "json lines": lambda folder: lines_upstream(folder / "a.jsonl", header=False, follow=False),
+    "json lines, followed": lambda folder: lines_upstream(folder / "a.jsonl", header=False, follow=True),
+    "csv with a header": lambda folder: lines_upstream(folder / "a.csv", header=True, follow=False),
+    "csv with a header, followed": lambda folder: lines_upstream(folder / "a.csv", header=True, follow=True),
+    "messages": messages_upstream,
+    "npz": npz_upstream,
+    "synthetic": lambda _: synthetic_upstream(),
+    "stdin": lambda _: stdin_upstream(),
+}
 Opened = Callable[..., Source]
 
 
-@pytest.fixture(params=UPSTREAMS)
-def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> Upstream:
+@pytest.fixture(params=[*MADE, "kafka of 1", "kafka of 3"])
+def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Upstream]:
     name = request.param
-    if name.startswith("kafka"):
+    if name in MADE:
+        made = MADE[name](tmp_path)
+    else:
         partitions = int(name[-1])
         topic = request.getfixturevalue("kafka_topic")(partitions)
-        return kafka_upstream(request.getfixturevalue("kafka"), topic, partitions)
-    return {"log": log_upstream}[name](tmp_path)
+        made = kafka_upstream(request.getfixturevalue("kafka"), topic, partitions)
+    yield made
+    made.done()
 
 
 @pytest.fixture
@@ -57,6 +81,8 @@ def test_positions_are_one_past_the_last_record_returned(upstream: Upstream, ope
 
 @pytest.mark.parametrize("seed", range(5))
 def test_goes_on_from_any_positions_without_gap_or_repeat(upstream: Upstream, opened: Opened, seed: int) -> None:
+    if not upstream.seekable:
+        pytest.skip("cannot be read from another place")
     held = upstream.hold(150)
     draw = random.Random(seed)
     positions = {partition: draw.randint(0, len(records)) for partition, records in held.items()}
@@ -66,6 +92,8 @@ def test_goes_on_from_any_positions_without_gap_or_repeat(upstream: Upstream, op
 
 
 def test_a_source_opened_again_continues_where_the_last_one_stopped(upstream: Upstream, opened: Opened) -> None:
+    if not upstream.seekable:
+        pytest.skip("cannot be read again")
     held = upstream.hold(150)
     draw, positions, got = random.Random(0), None, []
     while len(got) < 150:
@@ -128,8 +156,18 @@ def test_ends_are_one_past_the_newest_record(upstream: Upstream, opened: Opened)
 
 
 def test_ends_are_known_before_the_first_poll(upstream: Upstream, opened: Opened) -> None:
+    if not upstream.knows_ends:
+        pytest.skip("knows only what was read")
     held = upstream.hold(60)
     assert opened().ends() == {p: len(records) for p, records in held.items()}
+
+
+def test_only_a_stream_that_cannot_grow_is_exhausted_at_its_end(upstream: Upstream, opened: Opened) -> None:
+    upstream.hold(30)
+    source = opened()
+    assert not source.exhausted()
+    read(source, 30)
+    assert source.exhausted() is not upstream.follows
 
 
 def test_closing_twice_is_allowed(upstream: Upstream, opened: Opened) -> None:
@@ -158,8 +196,8 @@ def test_positions_of_others_are_left_alone(upstream: Upstream, opened: Opened) 
 
 
 def test_a_position_beyond_the_end_is_lost(upstream: Upstream) -> None:
-    if not upstream.seekable:
-        pytest.skip("cannot seek")
+    if not upstream.bounded:
+        pytest.skip("there is no beyond")
     partition = next(iter(upstream.hold(30)))
     source = upstream.open()
     with pytest.raises(PositionLostError, match=r"@31 is saved, but .* ends at"):
