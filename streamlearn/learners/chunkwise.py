@@ -20,7 +20,7 @@ from streamlearn.learners.task import Task, check_chunks, check_labels
 from streamlearn.memory import Columns, Reservoir, Undo
 from streamlearn.models.classifier import build, capacity_for, mixed_seed
 from streamlearn.models.mlp import MLP
-from streamlearn.records import About, Answering, Array, Batch, LearnReport, State
+from streamlearn.records import About, Answering, Array, Batch, Json, LearnReport, State
 from streamlearn.settings import Section, key
 
 
@@ -56,6 +56,8 @@ class Chunkwise(ABC):
         self.chunk = chunk
         self.memory_capacity = memory.rows if memory is not None else 0
         self.task = task
+        self.kernel = "torch"
+        self.allow_kernel_change = False
         self._dtype = getattr(torch, task.dtype)
         self.network = build(task.model, task.shape, seed=task.seed)
         capacity = capacity_for(task.known)
@@ -218,6 +220,7 @@ class Chunkwise(ABC):
         """See `protocols.Learner`."""
         parts = {name: _saved(weights) for name, weights in self.point.weights.items()}
         parts |= {"active": self.point.active.state(), "inputs": self.point.inputs.state()}
+        parts["kernel"] = State(values={"name": self.kernel})
         parts["random"] = State({"permutations": self.generator.get_state().numpy().copy()})
         if self.memory is not None:
             parts["memory"] = self.memory.state()
@@ -225,12 +228,20 @@ class Chunkwise(ABC):
 
     def restore(self, state: State) -> None:
         """See `protocols.Learner`."""
+        self._check_kernel(state.under("kernel").values.get("name"))
         weights = {name: self._restored(name, state.under(name)) for name in self.point.weights}
         active, inputs = self.point.active.restored(state.under("active")), self.point.inputs.restored(state.under("inputs"))
         if self.memory is not None:
             self.memory.restore(state.under("memory"))
         self.generator.set_state(torch.from_numpy(state.arrays["random/permutations"].copy()))
         self.point = Point(weights, active, inputs)
+
+    def _check_kernel(self, kept: Json) -> None:
+        if kept != self.kernel and not self.allow_kernel_change:
+            raise CheckpointError(
+                f"checkpoint was learned by the kernel {kept!r}, this learner uses {self.kernel!r}: from here on bits would "
+                "differ; set learner.kernel to what it was, or learner.allow_kernel_change to true"
+            )
 
     def _restored(self, name: str, state: State) -> Params:
         ours = self.point.weights[name]
@@ -244,7 +255,7 @@ class Chunkwise(ABC):
                     f"checkpoint holds {what} for {name} '{part}': expected {self.task.dtype} {tuple(tensor.shape)}; "
                     "keep the configured model, or start from an empty state"
                 )
-        return {part: torch.from_numpy(state.arrays[part].copy()).to(self.task.device) for part in ours}
+        return {part: torch.tensor(state.arrays[part], device=self.task.device) for part in ours}
 
     def answering(self) -> Answering:
         """See `protocols.Learner`."""

@@ -7,16 +7,20 @@ and Sync, each weight's own inner step size.
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import cast
+from typing import Literal, cast
 
 import torch
 
 from streamlearn.adapt import outer
 from streamlearn.adapt.inner import Episode, Form, MetaGradient, meta_gradient
 from streamlearn.adapt.params import Params, Rows, cosine, gradient
+from streamlearn.errors import ConfigError
+from streamlearn.kernels.look_ahead_mlp import Weights, rates_of
 from streamlearn.learners.chunkwise import Chunkwise, MemorySettings
+from streamlearn.learners.compiled import CompiledLookAhead, layer_sizes, packed, unpacked
 from streamlearn.learners.task import Task
 from streamlearn.memory import Columns
+from streamlearn.models.mlp import MLP
 from streamlearn.settings import Section, key
 
 
@@ -36,6 +40,8 @@ class LookAheadSettings(Section):
     floor_inner: bool = key(True, "step sizes below 0 count as 0 in the inner loop (off in the paper's CIFAR form)")
     second_order: bool = key(False, "differentiate through the inner steps")
     max_contexts: int = key(0, "contexts with a softmax of their own (multi-head); 0 ignores contexts", ge=0)
+    kernel: Literal["auto", "numba", "torch"] = key("auto", "compiled or plain arithmetic; auto compiles where it can")
+    allow_kernel_change: bool = key(False, "go on from a checkpoint of the other kernel; bits will differ from there on")
 
 
 class LookAhead(Chunkwise):
@@ -47,11 +53,17 @@ class LookAhead(Chunkwise):
         self.settings = settings
         super().__init__(task, chunk=settings.chunk, memory=settings.memory, max_contexts=settings.max_contexts)
         self._form = Form(settings.second_order, settings.floor_inner, settings.inner_clip)
+        self._compiled = self._compile() if self._wants_compiling() else None
+        self.kernel = "torch" if self._compiled is None else "numba"
+        self.allow_kernel_change = settings.allow_kernel_change
 
     def _fills(self) -> Mapping[str, float]:
         return {"rates": self.settings.inner_lr}
 
     def _update(self, columns: Columns) -> Mapping[str, float]:
+        return self._plain(columns) if self._compiled is None else self._fast(columns, self._compiled)
+
+    def _plain(self, columns: Columns) -> Mapping[str, float]:
         fresh = self._rows(columns)
         measures = {}
         for glance in range(self.settings.glances):
@@ -65,6 +77,44 @@ class LookAhead(Chunkwise):
             self.point = self.point._replace(weights={"slow": slow, "rates": rates})
             self._remember_early(columns)
         return measures
+
+    def _fast(self, columns: Columns, compiled: CompiledLookAhead) -> Mapping[str, float]:
+        slow, rates, active = self.point.weights["slow"], self.point.weights["rates"], self.point.active.lines[0]
+        compiled.fit(layer_sizes(slow, active), self.task.dtype)
+        weights = Weights(packed(slow, active), packed(rates, active))
+        fresh, measures = self._rows(columns), {}
+        for glance in range(self.settings.glances):
+            order = torch.randperm(self.chunk, generator=self.generator)
+            replayed = self._replayed(self.settings.replay_rows)
+            rows = fresh if replayed is None else Rows.joined([replayed, fresh])
+            query = compiled.query(rows, order, active)
+            if glance == 0:
+                measures = {"gradient_alignment": compiled.alignment(weights, query)}
+            compiled.update(weights, query)
+            self._remember_early(columns)
+        moved = {"slow": unpacked(weights.theta, slow, active), "rates": unpacked(weights.alpha, rates, active)}
+        self.point = self.point._replace(weights=moved)
+        return measures
+
+    def _wants_compiling(self) -> bool:
+        own, wish = self.settings, self.settings.kernel
+        plain = own.second_order or own.inner_clip is not None or own.max_contexts > 0 or self.task.device != "cpu"
+        can = self._constants() is not None and not plain and isinstance(self.network.body, MLP)
+        if wish == "numba" and not can:
+            raise ConfigError(
+                "learner.kernel is 'numba': expected a first-order learner without inner_clip and max_contexts, with the "
+                "model 'mlp' on the CPU; leave the key out for the default, auto"
+            )
+        return can and wish != "torch"
+
+    def _constants(self) -> tuple[float, float] | None:
+        """`meta_lr` and `outer_lr` of the compiled form, each 0 where there is none; None where it has no such form."""
+        return None
+
+    def _compile(self) -> CompiledLookAhead:
+        own, (meta_lr, outer_lr) = self.settings, self._constants() or (0.0, 0.0)
+        rates = rates_of(meta_lr, outer_lr, own.clip_norm, floor=own.floor_inner, dtype=self.task.dtype)
+        return CompiledLookAhead(rates, chunk=own.chunk, steps=own.inner_chunks, replay_rows=own.replay_rows)
 
     def _step(self, slow: Params, rates: Params, episode: Episode) -> tuple[Params, Params]:
         return self._outer(slow, rates, meta_gradient(self._loss, slow, rates, episode, self._form))
@@ -96,6 +146,10 @@ class LaMAML(LookAhead):
 
         meta_lr: float = key(0.3, "how fast step sizes learn", gt=0)
 
+    def _constants(self) -> tuple[float, float]:
+        own = cast(LaMAML.Settings, self.settings)
+        return own.meta_lr, 0.0
+
     def _outer(self, slow: Params, rates: Params, meta: MetaGradient) -> tuple[Params, Params]:
         own = cast(LaMAML.Settings, self.settings)
         return outer.la_maml(slow, rates, meta, meta_lr=own.meta_lr, clip_norm=own.clip_norm)
@@ -110,6 +164,10 @@ class Sync(LookAhead):
         meta_lr: float = key(0.1, "how fast step sizes learn", gt=0)
         outer_lr: float = key(0.3, "step size of the outer loop", gt=0)
 
+    def _constants(self) -> tuple[float, float]:
+        own = cast(Sync.Settings, self.settings)
+        return own.meta_lr, own.outer_lr
+
     def _outer(self, slow: Params, rates: Params, meta: MetaGradient) -> tuple[Params, Params]:
         own = cast(Sync.Settings, self.settings)
         return outer.sync(slow, rates, meta, meta_lr=own.meta_lr, clip_norm=own.clip_norm, outer_lr=own.outer_lr)
@@ -123,6 +181,10 @@ class CMAML(LookAhead):
 
         inner_lr: float = key(0.1, "step size of the inner loop", gt=0)
         outer_lr: float = key(0.1, "step size of the outer loop", gt=0)
+
+    def _constants(self) -> tuple[float, float]:
+        own = cast(CMAML.Settings, self.settings)
+        return 0.0, own.outer_lr
 
     def _outer(self, slow: Params, rates: Params, meta: MetaGradient) -> tuple[Params, Params]:
         own = cast(CMAML.Settings, self.settings)

@@ -35,6 +35,7 @@ VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "la-maml, second order": ("la-maml", {"second_order": True, "floor_inner": False, "inner_clip": 1.0}),
     "la-maml, heads by context": ("la-maml", {"max_contexts": 4, "inner_chunks": 5}),
     "la-maml, as the authors draw": ("la-maml", {"memory": {"rows": 12, "with_replacement": True, "accept_reference": True}}),
+    "la-maml, plain arithmetic": ("la-maml", {"kernel": "torch", "memory": {"rows": 12}}),
     "er, early offers": ("er", {"memory": {"rows": 12, "offer_early": True}}),
 }
 ALL = [*LEARNERS, *VARIANTS]

@@ -1,0 +1,86 @@
+"""The compiled form of first-order look-ahead, for multi-layer perceptrons on the CPU: packs, calls, unpacks.
+
+Weights are packed once per chunk and unpacked into new tensors, so that the learner's values are replaced, never
+written into. Of the head only the rows in the softmax take part.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamlearn.adapt.params import Params, Rows
+from streamlearn.kernels.look_ahead_mlp import Bench, Query, Rates, Weights, alignment, bench_for, update
+from streamlearn.records import Array
+
+
+class CompiledLookAhead:
+    """Moves packed weights. Keeps room to work between calls, and nothing else."""
+
+    def __init__(self, rates: Rates, *, chunk: int, steps: int, replay_rows: int) -> None:
+        self.rates = rates
+        self.chunk = chunk
+        self.steps = steps
+        self.replay_rows = replay_rows
+        self._bench: Bench | None = None
+
+    def update(self, weights: Weights, query: Query) -> None:
+        """One glance, in place."""
+        update(weights, query, self.rates, self._bench_of(weights))
+
+    def alignment(self, weights: Weights, query: Query) -> float:
+        """Cosine between the gradients on replayed and on fresh rows; NaN when one of them is zero."""
+        return float(alignment(weights, query, self._bench_of(weights)))
+
+    def query(self, rows: Rows, order: Tensor, active: Tensor) -> Query:
+        """Rows as the kernel takes them: replayed first; `order` [chunk] is cut into the inner steps."""
+        x = rows.x.reshape(len(rows.y), -1).numpy()
+        compact = np.cumsum(active.numpy()) - 1
+        return Query(x, compact[rows.y.numpy()], order.numpy().reshape(self.steps, -1))
+
+    def fit(self, sizes: list[int], dtype: str) -> None:
+        """Make room for a network of these layer sizes, unless it is there."""
+        if self._bench is None or self._bench.sizes.tolist() != sizes:
+            rows = self.replay_rows + self.chunk
+            self._bench = bench_for(sizes, rows=rows, fresh=self.chunk, steps=self.steps, dtype=dtype)
+
+    def _bench_of(self, weights: Weights) -> Bench:
+        if self._bench is None or len(weights.theta) != self._bench.starts[-1]:
+            raise ValueError("weights do not fit the room that was made for them: expected a call of `fit` before")
+        return self._bench
+
+
+def packed(params: Params, active: Tensor) -> Array:
+    """One flat array: per layer weights [in, out] and biases, the head's active rows last."""
+    head = [params["head.weight"][active].T, params["head.bias"][active]]
+    return torch.cat([p.flatten() for p in (*_body(params), *head)]).numpy()
+
+
+def unpacked(flat: Array, like: Params, active: Tensor) -> Params:
+    """New tensors out of a flat array; head rows that are not active stay as they are in `like`.
+
+    Each is an allocation of its own: a view's alignment would differ from a restored tensor's, and with it a library's
+    order of summation.
+    """
+    count = int(active.sum())
+    width = like["head.weight"].shape[1]
+    sizes = [p.numel() for p in _body(like)]
+    *body, weight, bias = torch.split(torch.from_numpy(flat), [*sizes, width * count, count])
+    names = [name for name in like if not name.startswith("head.")]
+    params = {name: part.clone().view(like[name].shape) for name, part in zip(names, body, strict=True)}
+    head = {"head.weight": like["head.weight"].clone(), "head.bias": like["head.bias"].clone()}
+    head["head.weight"][active] = weight.view(width, count).T
+    head["head.bias"][active] = bias
+    return {**params, **head}
+
+
+def layer_sizes(params: Params, active: Tensor) -> list[int]:
+    """Inputs, hidden layers, active labels."""
+    hidden = [p.shape[1] for name, p in params.items() if name.endswith("weight") and name.startswith("body.")]
+    first = next(iter(params.values())).shape[0] if hidden else params["head.weight"].shape[1]
+    return [first, *hidden, int(active.sum())]
+
+
+def _body(params: Params) -> Iterable[Tensor]:
+    return [p for name, p in params.items() if not name.startswith("head.")]
