@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -32,7 +33,6 @@ from streamlearn.models.classifier import ModelSettings
 from streamlearn.prefetch import Intake, Prefetch
 from streamlearn.prequential import Parts, Prequential
 from streamlearn.protocols import Decoder, Learner, Publisher, Sink
-from streamlearn.records import Json
 from streamlearn.scrape import Info, Listening, Telemetry
 from streamlearn.serving import http
 from streamlearn.serving.hosts import Followers, InProcess
@@ -172,54 +172,51 @@ class MetricsPage:
             self._listening = None
 
 
-def daemon(config: Config, *, extra: Sequence[Service] = ()) -> Daemon:
-    """Everything that `streamlearn run` runs; nothing is started, and the state directory is not touched yet but made.
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """Where snapshots go and who answers from them."""
 
-    Errors  ConfigError for whatever can be known to be wrong beforehand.
-    """
+    publisher: Publisher
+    folder: Path
+    services: Sequence[Service]
+    servers: Servers
+
+
+def hosting(config: Config) -> Hosting:
+    """Followers of their own process, a server in this one, or none. Errors: ConfigError."""
+    folder = live_folder(config.state_dir, str(config.publish.folder) if config.publish.folder else None)
+    if not config.serve.enabled:
+        return Hosting(FilePublisher(folder), folder, (), Servers())
+    if config.serve.processes:
+        followers = Followers(service(config), folder=folder, count=config.serve.processes)
+        servers = Servers(running=lambda: len(followers.pids), restarts=lambda: followers.restarts)
+        return Hosting(FilePublisher(folder), folder, (followers,), servers)
+    reference = Reference()
+    host = InProcess(service(config), reference)
+    counts = Servers(counts=lambda: host.counts.values(age_s=reference.age_s()), counts_path=folder / "follower-0.json")
+    return Hosting(reference, folder, (host,), counts)
+
+
+def daemon(config: Config, *, extra: Sequence[Service] = ()) -> Daemon:
+    """Everything that `streamlearn run` runs, not started yet. Errors: ConfigError for all that can be known beforehand."""
     config.state_dir.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # two fight over every small operation
-    served = service(config)
-    followers = config.serve.enabled and config.serve.processes > 0
-    folder = live_folder(config.state_dir, str(config.publish.folder) if config.publish.folder else None)
-    reference = Reference()
-    publisher: Publisher = FilePublisher(folder) if followers or config.publish.folder else reference
-    loop = prequential(config, state_dir=config.state_dir, publisher=publisher)
-    telemetry = Telemetry(
-        _info(config),
-        version=__version__,
-        followers=FollowerFiles(folder),
-        accuracy_floor=config.telemetry.accuracy_floor,
-    )
-    services: list[Service] = [MetricsPage(telemetry, config.telemetry)]
-    servers = Servers()
-    if followers:
-        hosts = Followers(served, folder=folder, count=config.serve.processes)
-        services.append(hosts)
-        servers = Servers(running=lambda: len(hosts.pids), restarts=lambda: hosts.restarts)
-    elif config.serve.enabled:
-        host = InProcess(served, reference)
-        services.append(host)
-        servers = Servers(counts=lambda: host.counts.values(age_s=reference.age_s()), counts_path=folder / "follower-0.json")
-    facts: dict[str, Json] = {
-        "name": config.name,
-        "learner": config.learner.name,
-        "model": config.model.name,
-        "source_type": config.source.type,
-    }
+    hosts = hosting(config)
+    loop = prequential(config, state_dir=config.state_dir, publisher=hosts.publisher)
+    floor = config.telemetry.accuracy_floor
+    telemetry = Telemetry(_info(config), version=__version__, followers=FollowerFiles(hosts.folder), accuracy_floor=floor)
+    facts = {"name": config.name, "learner": config.learner.name, "model": config.model.name, "source_type": config.source.type}
 
     def watch(reading: Prefetch) -> LoopWatch:
         status = Status(config.state_dir / "status.json", loop, facts, clock_ms=now_ms)
-        return LoopWatch(
-            loop, reading, status=status, telemetry=telemetry, servers=servers, memory_capacity=loop.learner.memory_capacity
-        )
+        return LoopWatch(loop, reading, status=status, telemetry=telemetry, servers=hosts.servers)
 
     return Daemon(
         state_dir=config.state_dir,
         loop=loop,
         make_prefetch=lambda positions: prefetch(config, loop.intake, positions),
         make_watch=watch,
-        services=[*services, *extra],
+        services=[MetricsPage(telemetry, config.telemetry), *hosts.services, *extra],
         close=loop.close,
     )
 

@@ -20,7 +20,7 @@ class SourceError(StreamlearnError):
 
 
 class PositionLostError(SourceError):
-    """A saved position that the upstream no longer holds, or never held. Retrying cannot help: the process stops and says so."""
+    """A saved position that the upstream no longer holds, or never held. No retry can help: the process stops and says so."""
 
 
 class SinkError(StreamlearnError):

@@ -49,10 +49,8 @@ class LoopWatch:
         status: Status,
         telemetry: Telemetry,
         servers: Servers,
-        memory_capacity: int,
     ) -> None:
         self._loop, self._prefetch, self._status, self._telemetry, self._servers = loop, prefetch, status, telemetry, servers
-        self._memory_capacity = memory_capacity
         self._turns, self._event_ms = 0, math.nan
         self._measures: dict[str, float] = {}
         self._drift_times_s: dict[str, float] = {}
@@ -104,7 +102,7 @@ class LoopWatch:
             labels=admission.labels.by_row,
             max_labels=admission.labels.max_labels,
             memory=loop.learner.memory_labels(),
-            memory_capacity=self._memory_capacity,
+            memory_capacity=loop.learner.memory_capacity,
             drift=dict(loop.drift.counts),
             drift_times_s=dict(self._drift_times_s),
             checkpoint_number=saved.number if saved else NOT_YET,

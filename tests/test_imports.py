@@ -1,10 +1,10 @@
 """The architecture, held to a drawing: who may import whom, and which library is wrapped by which file.
 
-    cli ─► config, commands, inspection          commands ─► assemble (knows every class)
-    daemon, watch, status ─► prequential ─► admit, prefetch, chunks, journal, checkpoint, metrics, drift, answers
-    learners, kernels ─► adapt, models, memory, inputs       never clocks, topics, files, threads or Prometheus
-    serving ─► snapshot                                       numpy only; torch in forms/torch alone
-    connectors ─► records, errors, settings, protocols, and their own client library
+cli ─► config, commands, inspection          commands ─► assemble (knows every class)
+daemon, watch, status ─► prequential ─► admit, prefetch, chunks, journal, checkpoint, metrics, drift, answers
+learners, kernels ─► adapt, models, memory, inputs       never clocks, topics, files, threads or Prometheus
+serving ─► snapshot                                       numpy only; torch in forms/torch alone
+connectors ─► records, errors, settings, protocols, and their own client library
 """
 
 import ast

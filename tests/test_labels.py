@@ -46,5 +46,5 @@ def test_a_label_beyond_the_bound_is_refused_and_admits_nothing():
 
 def test_a_checkpoint_with_more_labels_than_allowed_is_refused():
     labels = LabelMap(max_labels=3, known=("a", "b", "c"))
-    with pytest.raises(CheckpointError, match="3 labels: expected at most label.max_labels = 2"):
+    with pytest.raises(CheckpointError, match=r"3 labels: expected at most label\.max_labels = 2"):
         LabelMap(max_labels=2).restore(labels.state())
