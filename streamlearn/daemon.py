@@ -92,6 +92,7 @@ class Daemon:
         watch = self._make_watch(prefetch)
         self.loop.writer.on_durable.append(lambda written, _: self._tell(prefetch, written))
         self.loop.publish()  # servers can be ready before the first record
+        watch.report("starting")
         started: list[Service] = []
         try:
             for service in self._services:
