@@ -19,7 +19,7 @@ from connectors.arrays import Rows
 from connectors.lines import BLOCK, Lines
 from connectors.waiting import wait_for
 from streamlearn.errors import PositionLostError, SinkError, SourceError
-from streamlearn.records import Headers, Message, Positions, Record
+from streamlearn.records import Gap, Headers, Message, Positions, Record
 from streamlearn.settings import Section, key
 
 Format: TypeAlias = Literal["auto", "lines", "messages", "npz"]
@@ -92,6 +92,10 @@ class FileSource:
         """At the end of a file that is not followed."""
         follows = self._settings.follow and self._format != "npz"
         return not follows and self._position >= self.ends()[self.partition]
+
+    def gaps(self) -> list[Gap]:
+        """Never any: a file keeps what it holds."""
+        return []
 
     def commit(self, positions: Positions) -> None:
         """Nothing to tell."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from streamlearn.errors import SourceError
-from streamlearn.records import Positions, Record
+from streamlearn.records import Gap, Positions, Record
 from streamlearn.settings import Section, key
 
 PIECE = 1 << 16
@@ -67,6 +67,10 @@ class StdinSource:
     def exhausted(self) -> bool:
         """True at the end of input."""
         return self._ended and not self._lines
+
+    def gaps(self) -> list[Gap]:
+        """Never any."""
+        return []
 
     def commit(self, positions: Positions) -> None:
         """Nobody to tell."""

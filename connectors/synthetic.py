@@ -15,7 +15,7 @@ import numpy as np
 
 from connectors.arrays import tensor
 from connectors.waiting import LONGEST_S
-from streamlearn.records import Array, Headers, Positions, Record
+from streamlearn.records import Array, Gap, Headers, Positions, Record
 from streamlearn.settings import Section, key
 
 BLOCK = 256  # records drawn at once
@@ -86,6 +86,10 @@ class SyntheticSource:
     def exhausted(self) -> bool:
         """After `records`."""
         return self._settings.records is not None and self._position >= self._settings.records
+
+    def gaps(self) -> list[Gap]:
+        """Never any."""
+        return []
 
     def commit(self, positions: Positions) -> None:
         """Nobody to tell."""

@@ -137,6 +137,13 @@ def test_what_is_added_later_is_found(upstream: Upstream, opened: Opened) -> Non
     assert by_partition(first + read(source, 30)) == held
 
 
+def test_a_source_that_skipped_nothing_reports_no_gap(upstream: Upstream, opened: Opened) -> None:
+    upstream.hold(20)
+    source = opened()
+    read(source, 20)
+    assert not source.gaps()
+
+
 def test_paused_partitions_give_nothing_and_lose_nothing(upstream: Upstream, opened: Opened) -> None:
     held = upstream.hold(300)
     source, draw, got = opened(), random.Random(1), []
