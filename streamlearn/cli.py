@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -92,6 +92,21 @@ def inspect(
     from streamlearn.inspection import inspected  # noqa: PLC0415  the other commands do not need it
 
     _print(inspected(state_dir, name), as_json=as_json)
+
+
+@app.command()
+def rollback(
+    state_dir: Annotated[Path, typer.Argument(metavar="DIR", help="state directory of a daemon that is stopped")],
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="number of a kept checkpoint, as `inspect` shows it")],
+    resume: Annotated[
+        Literal["replay", "now"], typer.Option(help="learn again from its own positions, or skip what was read since")
+    ] = "replay",
+    as_json: AsJson = False,
+) -> None:
+    """Make an older checkpoint the newest, under a new number; the next start serves it and goes on from it."""
+    from streamlearn.rollback import rolled_back  # noqa: PLC0415  the other commands do not need it
+
+    _print(rolled_back(state_dir, number, resume), as_json=as_json)
 
 
 @app.callback(invoke_without_command=True)

@@ -53,10 +53,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": SEAMS,
     "config": SEAMS | {"admit", "decode", "drift", "inputs", "metrics", "scrape"},  # each section stands beside its reader
     "inspection": SEAMS | {"checkpoint"},
+    "rollback": SEAMS | {"checkpoint", "journal"},
     "assemble": EVERYTHING,
     "commands": EVERYTHING,
     "reference": EVERYTHING,
-    "cli": SEAMS | {"config", "commands", "inspection", "streamlearn"},
+    "cli": SEAMS | {"config", "commands", "inspection", "rollback", "streamlearn"},
     "__main__": {"cli"},
     "connectors": SEAMS,
     "streamlearn": set(),

@@ -1,76 +1,13 @@
 """The loop, over fakes: the expected states are computed by hand, record by record."""
 
-import contextlib
 import random
 
 import msgspec
 import numpy as np
 import pytest
 
-from streamlearn.admit import Admission, DeadLetters, Settings
-from streamlearn.answers import AnswersTo, NoAnswerLog
-from streamlearn.checkpoint import Checkpoints, CheckpointWriter
-from streamlearn.chunks import Chunks
-from streamlearn.drift import Drift
-from streamlearn.due import Due
-from streamlearn.journal import Journal
-from streamlearn.labels import LabelMap
-from streamlearn.metrics import Metrics
-from streamlearn.prefetch import Intake, Prefetch
-from streamlearn.prequential import Parts, Prequential
-from tests.fakes import MemoryPublisher, MemorySink, MemorySource, OrderLearner, PairDecoder
-
-
-@contextlib.contextmanager
-def started(folder, source, *, every_records=10, answers=None, seed=0):
-    """A loop on a state directory, restored from its newest checkpoint, its source read ahead by a real thread."""
-    store = Checkpoints(folder / "checkpoints", keep=100)
-    found = store.newest()
-    journal = Journal(folder / "journal")
-    journal.resume(**(found[0].journal if found else {"segment": "0001-00000000"}))
-    letters = DeadLetters(MemorySink(), Settings(), clock_ms=lambda: 0)
-    admission = Admission(LabelMap(max_labels=9, known=(0, 1)), letters)
-    intake = Intake(max_records=64, max_bytes=1 << 20)
-    log = AnswersTo(answers, admission.labels, admission.positions, chunk=3) if answers else NoAnswerLog()
-    writer = CheckpointWriter(store, clock_ms=lambda: 0)
-    parts = Parts(
-        intake=intake,
-        journal=journal,
-        admission=admission,
-        chunks=Chunks(3, (1,)),
-        learner=OrderLearner(chunk=3),
-        metrics=Metrics.of(Metrics.Settings()),
-        drift=Drift.of(Drift.Settings()),
-        answers=log,
-        writer=writer,
-        publisher=MemoryPublisher(),
-    )
-    frozen = Due(every_s=1e9, every_count=every_records, clock=lambda: 0.0)
-    loop = Prequential(
-        parts,
-        shape=(1,),
-        checkpoint_due=frozen,
-        publish_due=Due(every_s=0.0),
-        max_records=random.Random(seed).randint(1, 20),
-        clock_ms=lambda: 0,
-    )
-    if found:
-        loop.restore(found[0])
-    positions = found[0].positions if found else {}
-    prefetch = Prefetch(lambda: source, PairDecoder(), intake, shape=(1,), positions=positions)
-    prefetch.start()
-    try:
-        yield loop
-    finally:
-        prefetch.stop(5.0)
-        writer.wait()
-        writer.close()
-        journal.close()
-
-
-def drain(loop):
-    while not loop.intake.drained:
-        loop.turn(1.0)
+from tests.fakes import MemorySink, MemorySource
+from tests.loops import drain, started
 
 
 def stream(n, seed=3, bad=()):

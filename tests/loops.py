@@ -1,0 +1,66 @@
+"""A loop on a state directory, over fakes, for tests of what happens to records."""
+
+import contextlib
+import random
+
+from streamlearn.admit import Admission, DeadLetters, Settings
+from streamlearn.answers import AnswersTo, NoAnswerLog
+from streamlearn.checkpoint import Checkpoints, CheckpointWriter
+from streamlearn.chunks import Chunks
+from streamlearn.daemon import recover
+from streamlearn.drift import Drift
+from streamlearn.due import Due
+from streamlearn.journal import Journal
+from streamlearn.labels import LabelMap
+from streamlearn.metrics import Metrics
+from streamlearn.prefetch import Intake, Prefetch
+from streamlearn.prequential import Parts, Prequential
+from tests.fakes import MemoryPublisher, MemorySink, OrderLearner, PairDecoder
+
+
+@contextlib.contextmanager
+def started(folder, source, *, every_records=10, answers=None, seed=0):
+    """A loop on a state directory, restored from its newest checkpoint, its source read ahead by a real thread."""
+    store = Checkpoints(folder / "checkpoints", keep=100)
+    journal = Journal(folder / "journal")
+    letters = DeadLetters(MemorySink(), Settings(), clock_ms=lambda: 0)
+    admission = Admission(LabelMap(max_labels=9, known=(0, 1)), letters)
+    intake = Intake(max_records=64, max_bytes=1 << 20)
+    log = AnswersTo(answers, admission.labels, admission.positions, chunk=3) if answers else NoAnswerLog()
+    writer = CheckpointWriter(store, clock_ms=lambda: 0)
+    parts = Parts(
+        intake=intake,
+        journal=journal,
+        admission=admission,
+        chunks=Chunks(3, (1,)),
+        learner=OrderLearner(chunk=3),
+        metrics=Metrics.of(Metrics.Settings()),
+        drift=Drift.of(Drift.Settings()),
+        answers=log,
+        writer=writer,
+        publisher=MemoryPublisher(),
+    )
+    frozen = Due(every_s=1e9, every_count=every_records, clock=lambda: 0.0)
+    loop = Prequential(
+        parts,
+        shape=(1,),
+        checkpoint_due=frozen,
+        publish_due=Due(every_s=0.0),
+        max_records=random.Random(seed).randint(1, 20),
+        clock_ms=lambda: 0,
+    )
+    recover(loop)
+    prefetch = Prefetch(lambda: source, PairDecoder(), intake, shape=(1,), positions=dict(loop.admission.positions))
+    prefetch.start()
+    try:
+        yield loop
+    finally:
+        prefetch.stop(5.0)
+        writer.wait()
+        writer.close()
+        journal.close()
+
+
+def drain(loop):
+    while not loop.intake.drained:
+        loop.turn(1.0)
