@@ -196,7 +196,7 @@ def test_a_reader_never_sees_half_a_snapshot_while_it_is_rewritten(tmp_path):
     while writer.is_alive():
         found = followed.poll()
         numbers.add(found.number)
-        assert set(found.answering.arrays["w"]) == {float(found.number)}
+        assert (found.answering.arrays["w"] == found.number).all()
     writer.join()
     assert followed.failed_loads == 0
     assert len(numbers) > 3

@@ -83,6 +83,8 @@ _PROCESSORS = (
 
 async def _run(service: Service, followed: FollowedFile, sock: socket.socket, tell: Path | None) -> None:
     application = service.application(followed)
+    followed.poll()  # what is there already answers the first question
+    application.served()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in FORCED if tell is None else [signal.SIGTERM]:

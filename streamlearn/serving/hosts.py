@@ -48,7 +48,7 @@ class Followers:
     @property
     def pids(self) -> list[int]:
         """Of the processes that run now."""
-        return [process.pid for process in self._processes.values() if process.poll() is None]
+        return [process.pid for process in list(self._processes.values()) if process.poll() is None]
 
     def start(self) -> None:
         """Listen, then start the processes; questions wait in the socket until the first of them answers.

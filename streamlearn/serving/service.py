@@ -33,6 +33,13 @@ class SamplesTo(msgspec.Struct, frozen=True):
     opener: str = "connectors:open_sink"
     timeout_s: float = 10.0
 
+    def sink(self) -> SampleSink:
+        """Errors: ConfigError when it cannot be made; that is tried now, though it connects at the first write."""
+        module, _, function = self.opener.partition(":")
+        opener = partial(getattr(import_module(module), function), self.name, self.settings, path="samples")
+        opener().close()
+        return SampleSink(opener, timeout_s=self.timeout_s)
+
 
 class Service(msgspec.Struct, frozen=True):
     """All that a server is told, whichever process it runs in."""
@@ -52,7 +59,7 @@ class Service(msgspec.Struct, frozen=True):
             model_name=self.model_name,
             settings=self.settings,
             forms=partial(_form, module=self.module),
-            samples=None if self.samples is None else SampleSink(*_opener(self.samples), timeout_s=self.samples.timeout_s),
+            samples=None if self.samples is None else self.samples.sink(),
             status=lambda: _content(self.status),
         )
 
@@ -132,11 +139,6 @@ class _Server(uvicorn.Server):
 def _form(name: str, *, module: str) -> Form:
     form: Callable[..., Any] = form_named(name)
     return partial(form, module=module) if module and name == "torch" else form
-
-
-def _opener(samples: SamplesTo) -> tuple[Callable[[], Any]]:
-    module, _, function = samples.opener.partition(":")
-    return (partial(getattr(import_module(module), function), samples.name, samples.settings, path="samples"),)
 
 
 def _content(path: str | None) -> bytes | None:

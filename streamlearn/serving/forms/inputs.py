@@ -1,4 +1,4 @@
-"""The input transform as servers apply it: x ↦ clip((x − shift) · gain)."""
+"""What forms have in common: the input transform x ↦ clip((x − shift) · gain), the mask, and which weights answer."""
 
 from collections.abc import Mapping
 
@@ -19,3 +19,11 @@ def transformed(arrays: Mapping[str, Array], settings: Mapping[str, Json], x: Ar
 def masked(arrays: Mapping[str, Array], logits: Array) -> Array:
     """float32, −inf where `active` is 0."""
     return np.where(arrays["active"] > 0, logits, -np.inf).astype(np.float32)
+
+
+def weights_about(arrays: Mapping[str, Array], settings: Mapping[str, Json]) -> Mapping[str, Array]:
+    """The weights that answer a question: those under `ever/` where it is `about` that and there are any, else the others."""
+    ever = settings.get("about") == "ever" and "ever/head.weight" in arrays
+    prefix = "ever/" if ever else ""
+    names = (name.removeprefix(prefix) for name in arrays if name.startswith(prefix))
+    return {name: arrays[prefix + name] for name in names if name.startswith(("body.", "head."))}

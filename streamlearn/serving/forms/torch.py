@@ -13,7 +13,7 @@ import torch
 from streamlearn.errors import SnapshotError
 from streamlearn.models.classifier import Classifier, ModelSettings, build
 from streamlearn.records import Array, Json
-from streamlearn.serving.forms.inputs import masked, transformed
+from streamlearn.serving.forms.inputs import masked, transformed, weights_about
 from streamlearn.settings import read
 
 
@@ -28,7 +28,7 @@ def logits(arrays: Mapping[str, Array], settings: Mapping[str, Json], x: Array, 
             "it is never imported because a file says so"
         )
     network = _network(json.dumps(settings["model"], sort_keys=True), tuple(settings["shape"]), module)
-    params = {n: torch.tensor(a) for n, a in arrays.items() if n.startswith(("body.", "head."))}
+    params = {n: torch.tensor(a) for n, a in weights_about(arrays, settings).items()}
     with torch.no_grad():
         answer = network.logits(params, torch.tensor(transformed(arrays, settings, x)))
     return masked(arrays, np.asarray(answer))
