@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +126,8 @@ class Checkpoints:
         """Durable under `name` when this returns; the oldest beyond `keep` are removed. Errors: CheckpointError."""
         beside, final = self.folder / f".{name}", self.folder / name
         try:
-            shutil.rmtree(beside, ignore_errors=True)
+            for half in self.folder.glob(".[0-9]*-[0-9]*"):  # left by a process that was killed while it wrote
+                shutil.rmtree(half)
             beside.mkdir(parents=True)
             arrays = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in checkpoint.state.arrays.items()})
             _write(beside / "arrays.safetensors", arrays)
@@ -140,9 +141,16 @@ class Checkpoints:
             raise CheckpointError(f"checkpoint {name} could not be written to {self.folder}: {error}") from error
         return _written(final, _manifest(final))
 
-    def journal_segments(self) -> Iterable[str]:
-        """The journal segment that each kept checkpoint begins with, oldest first."""
-        return (_manifest(self.folder / name)["journal"]["segment"] for name in self.names())
+    def oldest_segment(self) -> str:
+        """Where the journal has to begin so that each kept checkpoint can go on: at the very first while none was removed."""
+        names = self.names()
+        if len(names) < self.keep:
+            return FIRST
+        try:
+            segment: str = _manifest(self.folder / names[0])["journal"]["segment"]
+        except _DamagedError:
+            return FIRST  # what it needs is not known
+        return segment
 
 
 class CheckpointWriter:

@@ -139,7 +139,7 @@ class Daemon:
 
     def _tell(self, prefetch: Prefetch, written: Written) -> None:
         prefetch.durable(written.positions)
-        self.loop.journal.cut(next(iter(self.loop.writer.store.journal_segments()), FIRST))
+        self.loop.journal.cut(self.loop.writer.store.oldest_segment())
 
     def stop(self, number: int = 0, _: FrameType | None = None) -> None:
         """Signal handler, and callable from any thread: first call drains, a second signal ends the process at once."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.forks import Forks
+
 Topics = Callable[..., str]
 
 
@@ -22,18 +24,6 @@ def load_broker() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-KAFKA_PYTHON_WARNINGS = (
-    "ignore:(read|open)_text is deprecated:DeprecationWarning",  # how it reads its schemas when it is imported
-    r"ignore:unclosed <socket.socket .*laddr=\('0.0.0.0', \d+\)>:ResourceWarning",  # it forgets sockets that never connected
-)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Warnings are errors, but for those of the Kafka client that nothing of ours can change."""
-    for warning in KAFKA_PYTHON_WARNINGS:
-        config.addinivalue_line("filterwarnings", warning)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,3 +71,17 @@ def kafka_topic(kafka_admin: Any) -> Topics:
         return name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    forks = Forks(tmp_path_factory.mktemp("lives"))
+    yield forks
+    forks.close()
+
+
+@pytest.fixture
+def forks(_forks: Forks) -> Iterator[Forks]:
+    """Runs the program again and again at little cost; what a test leaves running is killed after it."""
+    yield _forks
+    _forks.end_all()

@@ -115,6 +115,27 @@ def test_the_newest_are_kept_and_half_written_ones_do_not_exist(tmp_path):
     assert store.next_name(after="0001-00000007") == "0001-00000008"
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    store = Checkpoints(tmp_path)
+    (tmp_path / ".0001-00000004").mkdir()
+    (tmp_path / ".0001-00000004" / "manifest.json").write_bytes(b"half")
+    store.save("0001-00000005", checkpoint(), created_ms=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["0001-00000005"]
+
+
+def test_the_journal_has_to_reach_back_to_the_oldest_kept_checkpoint_and_to_the_first_record_while_none_was_removed(tmp_path):
+    store = Checkpoints(tmp_path, keep=2)
+    oldest = [store.oldest_segment()]
+    for number in (1, 2, 3):
+        name = f"0001-0000000{number}"
+        one = checkpoint(number)
+        store.save(name, Checkpoint(number, one.state, one.positions, {"segment": name, "taken": 0}), created_ms=0)
+        oldest.append(store.oldest_segment())
+    assert oldest == ["0001-00000000", "0001-00000000", "0001-00000001", "0001-00000002"]
+    (tmp_path / "0001-00000002" / "manifest.json").write_bytes(b"damaged")
+    assert store.oldest_segment() == "0001-00000000", "nobody knows what it needs"
+
+
 def test_an_empty_folder_is_a_first_start(tmp_path):
     assert Checkpoints(tmp_path / "none").newest() is None
     assert Checkpoints(tmp_path / "none").next_name() == "0001-00000001"

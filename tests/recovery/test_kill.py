@@ -1,0 +1,228 @@
+"""SIGKILL at random instants while the daemon reads a real Kafka, the embedded log, a file: nothing shows afterwards."""
+
+import json
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import connectors
+from streamlearn.checkpoint import Checkpoints
+from streamlearn.records import Message
+from tests.forks import Forks, Life
+
+RECORDS = 3600
+KILLS = {(1, "kafka"): 28, (3, "kafka"): 20, (1, "log"): 12, (1, "file"): 12}  # by partitions and source
+BAD = {5, 6, 7, 700, 1999, 3001}  # positions in each partition, where it has them
+
+
+@dataclass
+class Upstream:
+    """Something that holds the records, and how to read it."""
+
+    source: dict[str, Any]
+    positions: Mapping[str, int]  # partition → records in it
+    committed: Callable[[], Mapping[str, int]] = dict
+
+
+def values(n: int, seed: int) -> list[bytes]:
+    """Records of one partition, some of which cannot be learned."""
+    draw = random.Random(seed)
+    broken = [b"not json", b'{"features": [1.0, 2.0], "label": 1}', b'{"features": [0, 0, 0, 0, 0, 0], "label": 0.5}']
+    return [broken[i % 3] if i in BAD else _sample(draw) for i in range(n)]
+
+
+def _sample(draw: random.Random) -> bytes:
+    x = [draw.gauss(0, 1) for _ in range(6)]
+    return json.dumps({"features": [round(v, 4) for v in x], "label": f"{int(x[0] > 0)}{int(x[1] > x[2])}"}).encode()
+
+
+def in_kafka(request: pytest.FixtureRequest, partitions: int) -> Upstream:
+    from kafka import KafkaProducer  # noqa: PLC0415 - loaded by tests that need a broker alone
+    from kafka.errors import CoordinatorNotAvailableError  # noqa: PLC0415
+
+    address, admin = request.getfixturevalue("kafka"), request.getfixturevalue("kafka_admin")
+    topic = request.getfixturevalue("kafka_topic")(partitions)
+    held = {f"{topic}[{p}]": values(RECORDS // partitions, seed=p) for p in range(partitions)}
+    producer = KafkaProducer(bootstrap_servers=address, linger_ms=20)
+    for p, each in enumerate(held.values()):
+        for value in each:
+            producer.send(topic, value, partition=p)
+    producer.close()
+    group = f"lag-{topic}"
+
+    def committed() -> Mapping[str, int]:
+        try:
+            offsets = admin.list_group_offsets({group: None})[group]
+        except CoordinatorNotAvailableError:  # nobody has committed yet, so there is none
+            return {}
+        return {f"{tp.topic}[{tp.partition}]": found.offset for tp, found in offsets.items()}
+
+    source = {"type": "kafka", "bootstrap_servers": address, "topics": [topic], "group_id": group}
+    return Upstream(source, {name: len(each) for name, each in held.items()}, committed)
+
+
+def in_log(folder: Path) -> Upstream:
+    sink = connectors.open_sink("log", {"path": str(folder / "samples.sqlite")})
+    sink.write([Message(value) for value in values(RECORDS, seed=0)])
+    sink.close()
+    return Upstream({"type": "log", "path": str(folder / "samples.sqlite")}, {"samples[0]": RECORDS})
+
+
+def in_file(folder: Path) -> Upstream:
+    path = folder / "samples.jsonl"
+    path.write_bytes(b"".join(value + b"\n" for value in values(RECORDS, seed=0)))
+    return Upstream({"type": "file", "path": str(path), "follow": True}, {"samples[0]": RECORDS})
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("kafka", marks=pytest.mark.kafka),
+        pytest.param("kafka with three partitions", marks=pytest.mark.kafka),
+        "log",
+        "file",
+    ]
+)
+def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> Upstream:
+    name = request.param
+    if name.startswith("kafka"):
+        return in_kafka(request, 3 if "three" in name else 1)
+    return in_log(tmp_path) if name == "log" else in_file(tmp_path)
+
+
+def configured(folder: Path, upstream: Upstream) -> Path:
+    path = folder.with_suffix(".yaml")
+    values = {
+        "state_dir": str(folder),
+        "source": upstream.source,
+        "input": {"shape": [6]},
+        "model": {"name": "mlp", "hidden": [12]},
+        "learner": {"name": "la-maml", "glances": 1, "memory": {"rows": 50}},
+        "checkpoint": {"every_records": 40, "keep": 3 if len(upstream.positions) == 1 else 100_000},
+        "publish": {"every_ms": 5, "folder": str(folder.with_suffix(".live"))},
+        "serve": {"enabled": False},
+        "telemetry": {"enabled": False},
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+class Journalled:
+    """Records whose order has been decided, by the whole lines of the journal: the finest sign of progress there is."""
+
+    def __init__(self, state: Path) -> None:
+        self._folder, self._read, self._until = state / "journal", Counter[Path](), Counter[str]()
+
+    def __call__(self) -> int:
+        for path in sorted(self._folder.glob("*.jsonl")):
+            try:
+                new = path.read_bytes()[self._read[path] :]
+            except FileNotFoundError:  # cut meanwhile
+                continue
+            whole = new[: new.rfind(b"\n") + 1]
+            self._read[path] += len(whole)
+            for line in whole.splitlines():
+                entry = json.loads(line)
+                self._until[entry["partition"]] = max(self._until[entry["partition"]], entry["until"])
+        return self._until.total()
+
+
+class Checked:
+    """What has to be true of the newest checkpoint after each kill."""
+
+    def __init__(self, state: Path, upstream: Upstream) -> None:
+        self._store, self._upstream = Checkpoints(state / "checkpoints"), upstream
+        self.positions: dict[str, int] = {}
+
+    def after_kill(self) -> None:
+        committed = self._upstream.committed()
+        if names := self._store.names():
+            checkpoint, written = self._store.read(names[-1])
+            assert outcomes(checkpoint.state) == sum(written.positions.values())
+            for name, position in self.positions.items():
+                assert written.positions[name] >= position, f"{name} went back"
+            self.positions = dict(written.positions)
+        assert all(self.positions.get(name, 0) >= position for name, position in committed.items()), "told before it was safe"
+
+
+def outcomes(state: Any) -> int:
+    """Records that have one, with those that wait for their chunk."""
+    tally, admission = state.values["tally"], state.values["admission"]
+    waiting = len(state.arrays["chunks/labels"])
+    return tally["learned"] + tally["undone"] + sum(admission["rejected"].values()) + admission["skipped"] + waiting
+
+
+def live_until_killed(start: Callable[[], Life], decided: Journalled, draw: random.Random, *, most: int) -> None:
+    """At an instant of its start in one of four lives, else 1 to `most` records further than ever before."""
+    goal = decided() + draw.randint(1, most)
+    life = start()
+    if draw.random() < 0.25:
+        time.sleep(draw.uniform(0, 0.1))  # there is nothing to wait for: any instant will do
+    else:
+        life.until(lambda: decided() >= goal, f"record {goal}")
+        time.sleep(draw.uniform(0, 0.01))
+    life.kill()
+    assert life.wait() == -9
+
+
+def settled(state: Path) -> int:
+    """Records that have an outcome or wait for their chunk, as told about once a second."""
+    try:
+        status = json.loads((state / "status.json").read_bytes())
+    except FileNotFoundError:
+        return 0
+    return sum(status["outcomes"].values()) + status["pending"]
+
+
+def run_to_the_end(start: Callable[[], Life], state: Path, upstream: Upstream) -> None:
+    life = start()
+    life.until(lambda: settled(state) >= RECORDS, "the last record's outcome")
+    life.kill(15)
+    assert life.wait(30.0) == 0, life.stderr
+
+
+def letters(state: Path) -> list[str]:
+    """The places of the dead letters, as often as they are there."""
+    source = connectors.open_source("log", {"path": str(state / "dead_letters.sqlite")})
+    source.seek({})
+    found = source.poll(10_000, 1.0)
+    source.close()
+    return sorted(record.key.decode() for record in found)
+
+
+def test_killed_at_random_instants_it_ends_in_the_same_bytes_as_undisturbed(upstream, tmp_path, forks: Forks):
+    state, draw, kills = tmp_path / "killed", random.Random(11), KILLS[len(upstream.positions), upstream.source["type"]]
+    config, checked, decided = configured(state, upstream), Checked(state, upstream), Journalled(state)
+
+    def forked() -> Life:
+        return forks.start("run", config, "--set", f"source.poll_records={draw.randint(1, 60)}")
+
+    for kill in range(kills):
+        executed = kill % 13 == 9  # at least one of each dozen starts from nothing, the others are forked
+        life = (lambda: forks.execute("run", config)) if executed else forked
+        live_until_killed(life, decided, draw, most=RECORDS // (kills + 5))
+        checked.after_kill()
+    assert sum(checked.positions.values()) < RECORDS, "the last kill was in the midst of it"
+    run_to_the_end(forked, state, upstream)
+
+    straight = tmp_path / "straight"
+    if len(upstream.positions) > 1:
+        shutil.copytree(state / "journal", straight / "journal")
+    run_to_the_end(lambda: forks.start("run", configured(straight, upstream)), straight, upstream)
+
+    killed, undisturbed = (json.loads(forks.run("inspect", folder, "--json").stdout) for folder in (state, straight))
+    for fact in ("model_digest", "state_digest", "positions", "number", "counts", "rejected", "pending"):
+        assert killed[fact] == undisturbed[fact], fact
+    assert killed["positions"] == upstream.positions
+    bad = sorted(f"{name}@{i}" for name, n in upstream.positions.items() for i in BAD if i < n)
+    assert letters(state) == letters(straight) == bad
+    assert sum(killed["rejected"].values()) == len(bad)
+    assert not list((state / "checkpoints").glob(".*")), "nothing half written is left behind"
+    assert killed["counts"]["learned"] + killed["pending"] + len(bad) == RECORDS
