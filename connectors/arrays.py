@@ -19,7 +19,7 @@ class Rows:
     def __init__(self, path: Path, *, inputs: str, labels: str) -> None:
         """Errors: OSError, SourceError when the file does not hold what was asked for."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 if inputs not in arrays:
                     raise SourceError(f"{path} has arrays {', '.join(arrays)}, expected '{inputs}' among them")
                 self._x = plain(arrays[inputs])

@@ -64,8 +64,10 @@ class FileSource:
         except OSError as error:
             raise SourceError(f"{self._settings.path} cannot be read: {error.strerror}") from error
         if not found:
+            end = self._reader.count()
+            self.close()
             raise PositionLostError(
-                f"{self.partition}@{self._position} is saved, but {self._settings.path} ends at {self._reader.count()}: it was"
+                f"{self.partition}@{self._position} is saved, but {self._settings.path} ends at {end}: it was"
                 " cut or made anew; put the old file back, or start with an empty state directory"
             )
 

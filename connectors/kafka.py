@@ -90,9 +90,7 @@ class KafkaSource:
             self._pass_over(error.args[0])
             return []
         except LogTruncationError as error:
-            raise PositionLostError(
-                f"{self._where}: records that were read are gone after an unclean election: {error}"
-            ) from error
+            raise PositionLostError(f"{self._where}: the topic was truncated or made anew: {error}") from error
         except KafkaError as error:
             self._assign()
             raise SourceError(f"{self._where}: {_explained(error)}") from error
@@ -154,7 +152,6 @@ class KafkaSource:
             "metadata_max_age_ms": int(1000 * self._settings.metadata_every_s),
             "fetch_max_bytes": self._settings.fetch_bytes,
             "fetch_max_wait_ms": WAIT_AT_BROKER_MS,
-            "reconnect_backoff_max_ms": 2000,
         }
 
     def _await_partitions(self, answer: Any) -> list[TopicPartition]:

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 SECRET = ("password", "secret", "token")
 FROM_FILE = "_file"
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 OWNED = {
     *("bootstrap_servers", "bootstrap_timeout_ms", "group_id", "group_instance_id", "enable_auto_commit", "auto_offset_reset"),
     *("isolation_level", "allow_auto_create_topics", "metadata_max_age_ms", "max_poll_records", "consumer_timeout_ms"),
@@ -56,6 +57,13 @@ class Connection(Section):
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
                 raise ValueError(f"'{name}' is no setting of kafka-python" + (f": did you mean '{near[0]}'?" if near else ""))
+        protocol = client.get("security_protocol", "PLAINTEXT")
+        if protocol not in PROTOCOLS:  # kafka-python takes any other for PLAINTEXT
+            raise ValueError(f"security_protocol is '{protocol}', expected {', '.join(PROTOCOLS)}")
+        if "sasl_mechanism" in client and "SASL" not in protocol:
+            raise ValueError(
+                f"sasl_mechanism has no effect when security_protocol is {protocol}: expected SASL_SSL or SASL_PLAINTEXT"
+            )
         return {name: SecretStr(str(value)) if _is_secret(name) else value for name, value in client.items()}
 
     def upstream(self, names: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,6 +74,7 @@ class Connection(Section):
             "bootstrap_servers": [server.strip() for server in self.bootstrap_servers.split(",")],
             "bootstrap_timeout_ms": int(1000 * self.timeout_s),
             "client_id": "streamlearn",
+            "reconnect_backoff_max_ms": 2000,
             **{name: value for name, value in plain.items() if name in names},
         }
 
@@ -81,6 +90,8 @@ def connect(make: Callable[..., Any], settings: dict[str, Any], failure: type[St
 
     def network(**configs: Any) -> KafkaNetClient:
         networks.append(KafkaNetClient(**configs))
+        creates = configs["allow_auto_create_topics"]  # kafka-python 3.0.12 takes this setting and forgets it
+        networks[-1].cluster.config["allow_auto_create_topics"] = creates
         return networks[-1]
 
     with _last_complaint() as complaint:
@@ -95,12 +106,13 @@ def connect(make: Callable[..., Any], settings: dict[str, Any], failure: type[St
 
 
 class _Complaint(logging.Handler):
-    """Keeps the last warning: kafka-python logs why it could not connect, and then raises that it could not."""
+    """Keeps why the last connection failed: kafka-python logs that, and then raises only that it failed."""
 
     text = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.text = record.getMessage()
+        if str(record.msg).startswith("Connection failed"):
+            self.text = record.getMessage()
 
 
 @contextmanager

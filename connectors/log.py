@@ -251,16 +251,22 @@ def _open(path: Path, timeout_s: float) -> sqlite3.Connection:
     """A connection to the log, made when new; any thread may use it, one at a time. Errors: sqlite3.Error, OSError."""
     database = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
     try:
-        _switch_to_wal(database, time.monotonic() + timeout_s)
+        if _found_version(database) == 0:
+            _make_tables(database, time.monotonic() + timeout_s)
         database.execute("PRAGMA synchronous = FULL")
-        if _version(database) != VERSION:
-            database.execute("BEGIN IMMEDIATE")
-            _make_tables(database)
-            database.execute("COMMIT")
     except BaseException:
         database.close()
         raise
     return database
+
+
+def _make_tables(database: sqlite3.Connection, until: float) -> None:
+    _switch_to_wal(database, until)
+    database.execute("BEGIN IMMEDIATE")
+    if _found_version(database) == 0:  # nobody was quicker
+        for statement in SCHEMA:
+            database.execute(statement)
+    database.execute("COMMIT")
 
 
 def _switch_to_wal(database: sqlite3.Connection, until: float) -> None:
@@ -275,19 +281,14 @@ def _switch_to_wal(database: sqlite3.Connection, until: float) -> None:
             time.sleep(LONGEST_S)
 
 
-def _make_tables(database: sqlite3.Connection) -> None:
-    found = _version(database)
-    if found not in (0, VERSION):
-        raise sqlite3.DatabaseError(f"it was written by version {found}, this program reads {VERSION}: upgrade")
-    if found == 0:
-        if database.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]:
-            raise sqlite3.DatabaseError("it is an SQLite file of another program, expected a log of this one or no file")
-        for statement in SCHEMA:
-            database.execute(statement)
-
-
-def _version(database: sqlite3.Connection) -> int:
-    version: int = database.execute("PRAGMA user_version").fetchone()[0]
+def _found_version(database: sqlite3.Connection) -> int:
+    """Of the tables; 0 in an empty file. Errors: sqlite3.DatabaseError when they are of another program or version."""
+    tables = database.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]
+    version: int = database.execute("PRAGMA user_version").fetchone()[0]  # after the tables: they come in one transaction
+    if version not in (0, VERSION):
+        raise sqlite3.DatabaseError(f"it was written by version {version}, this program reads {VERSION}: upgrade")
+    if tables and version == 0:
+        raise sqlite3.DatabaseError("it is an SQLite file of another program, expected a log of this one or no file")
     return version
 
 
