@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble": EVERYTHING,
     "commands": EVERYTHING,
     "reference": EVERYTHING,
+    "warm": EVERYTHING,
     "cli": SEAMS | {"config", "commands", "inspection", "rollback", "streamlearn"},
     "__main__": {"cli"},
     "connectors": SEAMS,
