@@ -87,6 +87,10 @@ class Reservoir:
         """Copies of these rows."""
         return {name: column[slots] for name, column in self.columns.items()}
 
+    def resize(self, name: str, width: int) -> None:
+        """Give the last axis of a column this length: zeros are added at its end, or entries cut off there."""
+        self.columns[name] = resized(self.columns[name], width)
+
     def labels(self) -> dict[int, int]:
         """Label row → rows held."""
         rows, counts = torch.unique(self.columns["label"][: len(self)], return_counts=True)
@@ -113,3 +117,9 @@ class Reservoir:
             column[:held] = torch.from_numpy(state.arrays[name].copy()).to(column)
         self.seen = int(state.values["seen"])
         self.generator.set_state(torch.from_numpy(state.arrays["random"].copy()))
+
+
+def resized(column: Tensor, width: int) -> Tensor:
+    """The column with a last axis of this length; the same one where that is what it has."""
+    missing = width - column.shape[-1]
+    return torch.nn.functional.pad(column, (0, missing)) if missing else column

@@ -33,6 +33,7 @@ class Episode(NamedTuple):
 
     support: Sequence[Rows]  # one entry per inner step
     query: Rows
+    score: Loss | None = None  # what judges the query, where that is not the loss of the inner steps
 
 
 class MetaGradient(NamedTuple):
@@ -73,10 +74,11 @@ def meta_gradient(loss: Loss, params: Params, inner_lr: Params, episode: Episode
 
 def exact_gradient(loss: Loss, params: Params, inner_lr: Params, episode: Episode, form: Form) -> MetaGradient:
     """Second order: through every inner step."""
+    score = episode.score or loss
 
     def meta_loss(params: Params, inner_lr: Params) -> Tensor:
         path = look_ahead(torch.func.grad(loss), params, _rates(inner_lr, form), episode.support, form.clip)
-        return torch.stack([loss(fast, episode.query) for fast in _scored(path.fast, form)]).mean()
+        return torch.stack([score(fast, episode.query) for fast in _scored(path.fast, form)]).mean()
 
     return MetaGradient(*torch.func.grad(meta_loss, argnums=(0, 1))(params, inner_lr))
 
@@ -85,7 +87,7 @@ def first_order_gradient(loss: Loss, params: Params, inner_lr: Params, episode: 
     """The closed form above: inner steps first, then the query under all fast weights as one batch."""
     path = look_ahead(partial(gradient, loss), params, _rates(inner_lr, form), episode.support, form.clip)
     fast = _stacked(_scored(path.fast, form))
-    query_grads = torch.func.vmap(torch.func.grad(loss), in_dims=(0, None))(fast, episode.query)
+    query_grads = torch.func.vmap(torch.func.grad(episode.score or loss), in_dims=(0, None))(fast, episode.query)
     sums = {name: _scored(g.cumsum(0), form) for name, g in _stacked(path.steps).items()}
     effect = {name: -(g * sums[name]).mean(0) for name, g in query_grads.items()}
     if form.floor:

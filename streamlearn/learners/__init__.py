@@ -2,6 +2,7 @@
 
 LEARNERS: dict[str, str] = {
     "la-maml": "streamlearn.learners.look_ahead:LaMAML",
+    "sliding-look-ahead": "streamlearn.learners.sliding_look_ahead:SlidingLookAhead",
     "sync": "streamlearn.learners.look_ahead:Sync",
     "c-maml": "streamlearn.learners.look_ahead:CMAML",
     "er": "streamlearn.learners.replay:ER",

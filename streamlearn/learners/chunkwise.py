@@ -260,13 +260,17 @@ class Chunkwise(ABC):
     def answering(self) -> Answering:
         """See `protocols.Learner`."""
         width = self.point.active.width
-        arrays = {name: p.detach().float().cpu().numpy().copy() for name, p in self._served("auto").items()}
-        for part in ("head.weight", "head.bias"):
-            arrays[part] = arrays[part][:width]
+        arrays = self._published(self._served("auto"), width)
+        if self._served("ever") is not self._served("auto"):
+            arrays |= {f"ever/{name}": array for name, array in self._published(self._served("ever"), width).items()}
         arrays["active"] = self.point.active.lines[0, :width].cpu().numpy().astype(np.uint8)
         settings = {"model": self.task.model.model_dump(mode="json"), "shape": list(self.task.shape)}
         form = "mlp" if isinstance(self.network.body, MLP) else "torch"
         return Answering(form, arrays | self.point.inputs.arrays(), settings | self.point.inputs.values())
+
+    def _published(self, weights: Params, width: int) -> dict[str, Array]:
+        arrays: dict[str, Array] = {name: p.detach().float().cpu().numpy().copy() for name, p in weights.items()}
+        return arrays | {part: arrays[part][:width] for part in ("head.weight", "head.bias")}
 
     def memory_labels(self) -> Mapping[int, int]:
         """See `protocols.Learner`."""

@@ -130,12 +130,7 @@ class LookAhead(Chunkwise):
         return cosine(gradient(self._loss, slow, fresh), gradient(self._loss, slow, replayed))
 
     def _standing_measures(self) -> dict[str, float]:
-        width, rates = self.point.active.width, self.point.weights["rates"]
-        used = torch.cat([(r[:width] if name.startswith("head.") else r).flatten() for name, r in rates.items()])
-        return {
-            "step_size_mean": float(used.clamp(min=0).mean()),
-            "step_size_zero_ratio": float((used <= 0).to(used.dtype).mean()),
-        }
+        return step_sizes(self.point.weights["rates"], self.point.active.width)
 
 
 class LaMAML(LookAhead):
@@ -189,3 +184,12 @@ class CMAML(LookAhead):
     def _outer(self, slow: Params, rates: Params, meta: MetaGradient) -> tuple[Params, Params]:
         own = cast(CMAML.Settings, self.settings)
         return outer.c_maml(slow, meta, clip_norm=own.clip_norm, outer_lr=own.outer_lr), rates
+
+
+def step_sizes(rates: Params, width: int) -> dict[str, float]:
+    """Measures of learned step sizes, `width` rows of the head among them."""
+    used = torch.cat([(r[:width] if name.startswith("head.") else r).flatten() for name, r in rates.items()])
+    return {
+        "step_size_mean": float(used.clamp(min=0).mean()),
+        "step_size_zero_ratio": float((used <= 0).to(used.dtype).mean()),
+    }

@@ -24,6 +24,7 @@ from streamlearn.serving.forms import form_named
 SHAPE = (3, 2)
 SMALL: Mapping[str, dict[str, Any]] = {
     "la-maml": {"glances": 2, "memory": {"rows": 12}, "replay_rows": 4},
+    "sliding-look-ahead": {"memory": {"rows": 12}},
     "sync": {"glances": 2, "memory": {"rows": 12}, "replay_rows": 4},
     "c-maml": {"glances": 2, "memory": {"rows": 12}, "replay_rows": 4},
     "er": {"glances": 2, "memory": {"rows": 12}, "replay_rows": 4},
@@ -36,6 +37,7 @@ VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "la-maml, heads by context": ("la-maml", {"max_contexts": 4, "inner_chunks": 5}),
     "la-maml, as the authors draw": ("la-maml", {"memory": {"rows": 12, "with_replacement": True, "accept_reference": True}}),
     "la-maml, plain arithmetic": ("la-maml", {"kernel": "torch", "memory": {"rows": 12}}),
+    "sliding-look-ahead, heads by context": ("sliding-look-ahead", {"max_contexts": 4, "window": 5, "update_every": 3}),
     "er, early offers": ("er", {"memory": {"rows": 12, "offer_early": True}}),
 }
 ALL = [*LEARNERS, *VARIANTS]

@@ -1,0 +1,23 @@
+"""Fast weights: they follow the slow ones as these drift, and lead them by steps on the newest row.
+
+Each row pulls them a share ρ of the way back and then moves them by a share σ of the learned step sizes:
+w ← w + ρ(θ − w), then w ← w − σ·α ⊙ ∇ℓ(w; row). A step is forgotten after about 1/ρ rows.
+"""
+
+from typing import NamedTuple
+
+from streamlearn.adapt.params import Loss, Params, Rows, gradient
+
+
+class Pace(NamedTuple):
+    """How fast they forget and move."""
+
+    leak: float  # ρ, in (0, 1]
+    share: float  # σ, of the learned step sizes
+
+
+def fast_step(loss: Loss, fast: Params, rows: Rows, *, slow: Params, rates: Params, pace: Pace) -> Params:
+    """The fast weights after one more row."""
+    leaked = {name: w + pace.leak * (slow[name] - w) for name, w in fast.items()}
+    grads = gradient(loss, leaked, rows)
+    return {name: w - pace.share * rates[name] * grads[name] for name, w in leaked.items()}

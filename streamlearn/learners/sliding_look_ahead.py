@@ -1,0 +1,197 @@
+"""Look-ahead over a sliding window, which serves what it looks ahead to.
+
+La-MAML makes θ good *after* a few steps on the newest rows, and then answers with θ before them. Here fast weights take
+those steps, row by row, and answer questions about the present; θ, the slow weights, answers what is about all that was
+ever learned. Every few rows the slow weights look ahead over the newest rows, in random order, and a few replayed ones are
+scored with these after each step: by their labels, and by the answers that were stored with them.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamlearn.adapt import outer
+from streamlearn.adapt.fast import Pace, fast_step
+from streamlearn.adapt.inner import Episode, Form, first_order_gradient
+from streamlearn.adapt.params import Loss, Params, Rows, cosine, gradient, is_finite, masked_cross_entropy
+from streamlearn.adapt.recall import Recall, recall_gap
+from streamlearn.errors import CheckpointError
+from streamlearn.learners.chunkwise import Chunkwise, MemorySettings
+from streamlearn.learners.look_ahead import step_sizes
+from streamlearn.learners.task import Task
+from streamlearn.memory import Columns, Reservoir, resized
+from streamlearn.records import About, Batch, State
+from streamlearn.settings import Section, key
+
+ALIGNMENT_EVERY = 32
+"""Rows between two measurements of the angle between new and old gradients, which cost as much as a look-ahead."""
+
+
+class RecallSettings(Section):
+    """The replay memory, which holds each row's answers too."""
+
+    rows: int = key(200, "samples held for replay, each with the answer it had when it was stored", unit="rows", ge=1)
+
+
+class SlidingLookAhead(Chunkwise):
+    """Implements `protocols.Learner`. A chunk is one row: answers wait for no neighbour, and no row waits to be learned."""
+
+    class Settings(Section):
+        """Look-ahead over a sliding window."""
+
+        window: int = key(4, "newest rows that a look-ahead runs over, one inner step each", unit="rows", ge=1)
+        update_every: int = key(2, "rows between look-aheads; fast weights move with every row", unit="rows", ge=1)
+        replay_rows: int = key(4, "remembered rows in each look-ahead", unit="rows", ge=0)
+        memory: RecallSettings = key(RecallSettings(), "the replay memory")
+        recall: float = key(0.3, "weight of the squared difference from stored answers; 0 ignores them", ge=0)
+        inner_lr: float = key(0.15, "step size that every weight starts from", gt=0)
+        meta_lr: float = key(0.3, "how fast step sizes learn; 0 leaves them as they start", ge=0)
+        clip_norm: float = key(2.0, "bound on the global norm of each meta gradient", gt=0)
+        leak: float = key(0.02, "share of the way back to the slow weights that fast weights go with each row", gt=0, le=1)
+        fast_share: float = key(0.5, "share of the learned step sizes by which fast weights move", ge=0)
+        max_contexts: int = key(0, "contexts with a softmax of their own (multi-head); 0 ignores contexts", ge=0)
+
+    def __init__(self, settings: Settings, task: Task) -> None:
+        self.settings = settings
+        memory = MemorySettings(rows=settings.memory.rows)
+        super().__init__(task, chunk=1, memory=memory, max_contexts=settings.max_contexts)
+        slow = self.point.weights["slow"]
+        self.point = self.point._replace(weights={**self.point.weights, "fast": {n: p.clone() for n, p in slow.items()}})
+        self._recent = self._columns(Batch.of(np.zeros((0, *task.shape), np.float32), np.zeros(0, np.int64)))
+        self._pace = Pace(settings.leak, settings.fast_share)
+
+    def _fills(self) -> Mapping[str, float]:
+        return {"rates": self.settings.inner_lr}
+
+    def _served(self, about: About) -> Params:
+        return self.point.weights["slow" if about == "ever" else "fast"]
+
+    # One row.
+
+    def _update(self, columns: Columns) -> Mapping[str, float]:
+        fast = self._stepped(self._rows(columns))
+        self.point = self.point._replace(weights={**self.point.weights, "fast": fast})
+        return self._look_ahead(_joined(self._recent, columns)) if self._is_due() else {}
+
+    def _stepped(self, fresh: Rows) -> Params:
+        """The fast weights after a row; from the slow ones, where they themselves have run away."""
+        weights = self.point.weights
+        step = partial(fast_step, self._loss, rows=fresh, slow=weights["slow"], rates=weights["rates"], pace=self._pace)
+        fast = step(weights["fast"])
+        return fast if is_finite(fast) else step(weights["slow"])
+
+    def _is_due(self) -> bool:
+        return (self._learned + 1) % self.settings.update_every == 0
+
+    @property
+    def _learned(self) -> int:
+        """Rows learned so far, each of which was offered to the memory."""
+        return self._reservoir.seen
+
+    def _look_ahead(self, window: Columns) -> Mapping[str, float]:
+        fresh, order = self._rows(window), torch.randperm(len(window["label"]), generator=self.generator)
+        replayed = self._remembered()
+        support = [fresh.at(order[i : i + 1]) for i in range(len(order))]
+        episode = Episode(support, fresh)
+        if replayed is not None:
+            episode = Episode(support, Rows.joined([replayed[0], fresh]), self._score(replayed[1]))
+        slow, rates = self.point.weights["slow"], self.point.weights["rates"]
+        meta = first_order_gradient(self._loss, slow, rates, episode, Form(floor=False))
+        measures = self._alignment(fresh, replayed[0]) if replayed and self._measures_alignment() else {}
+        own = self.settings
+        slow, rates = outer.revived(slow, rates, meta, meta_lr=own.meta_lr, clip_norm=own.clip_norm)
+        self.point = self.point._replace(weights={**self.point.weights, "slow": slow, "rates": rates})
+        return measures
+
+    def _score(self, recall: Recall) -> Loss:
+        """Loss of replayed rows, whose answers are in `recall`, followed by others."""
+
+        def score(params: Params, rows: Rows) -> Tensor:
+            logits = self.network.logits(params, rows.x)
+            gap = recall_gap(logits[: len(recall.logits)], recall)
+            return masked_cross_entropy(logits, rows) + self.settings.recall * gap
+
+        return score
+
+    def _measures_alignment(self) -> bool:
+        return self._learned % ALIGNMENT_EVERY < self.settings.update_every
+
+    def _alignment(self, fresh: Rows, replayed: Rows) -> Mapping[str, float]:
+        slow = self.point.weights["slow"]
+        return {"gradient_alignment": cosine(gradient(self._loss, slow, fresh), gradient(self._loss, slow, replayed))}
+
+    def _standing_measures(self) -> dict[str, float]:
+        return step_sizes(self.point.weights["rates"], self.point.active.width)
+
+    # The memory, and the newest rows.
+
+    @property
+    def _reservoir(self) -> Reservoir:
+        if self.memory is None:
+            raise RuntimeError("this learner was made without a memory")
+        return self.memory
+
+    def _new_memory(self) -> Reservoir:
+        plain = super()._new_memory()
+        capacity = self.point.active.lines.shape[1]
+        answers = {"logits": torch.zeros(capacity, dtype=self._dtype), "known": torch.zeros(capacity, dtype=torch.bool)}
+        example = {name: column[0] for name, column in plain.columns.items()}
+        answers = {name: column.to(self.task.device) for name, column in answers.items()}
+        return Reservoir(example | answers, plain.capacity, plain.generator)
+
+    def _remembered(self) -> tuple[Rows, Recall] | None:
+        """Replayed rows and their answers; None while there are none."""
+        slots = self._reservoir.draw(self.settings.replay_rows)
+        if not len(slots):
+            return None
+        columns, capacity = self._reservoir.take(slots), self.point.active.lines.shape[1]
+        return self._rows(columns), Recall(*(resized(columns[name], capacity) for name in ("logits", "known")))
+
+    def _remember(self, columns: Columns) -> None:
+        rows, capacity = self._rows(columns), self.point.active.lines.shape[1]
+        with torch.no_grad():
+            logits = self.network.logits(self.point.weights["slow"], rows.x)
+        known = rows.mask.expand(len(logits), capacity)
+        for name in ("logits", "known"):
+            self._reservoir.resize(name, capacity)
+        self._reservoir.offer({**columns, "logits": logits.masked_fill(~known, 0.0), "known": known})
+        self._recent = _newest(_joined(self._recent, columns), self.settings.window - 1)
+
+    # State.
+
+    def state(self) -> State:
+        """See `protocols.Learner`."""
+        state = super().state()
+        recent = {f"recent/{name}": column.cpu().numpy().copy() for name, column in self._recent.items()}
+        return State({**state.arrays, **recent}, state.values)
+
+    def restore(self, state: State) -> None:
+        """See `protocols.Learner`."""
+        recent = {name: self._restored_recent(name, state) for name in self._recent}
+        for name in ("logits", "known"):
+            if (kept := state.arrays.get(f"memory/{name}")) is not None:
+                self._reservoir.resize(name, kept.shape[-1])
+        super().restore(state)
+        self._recent = recent
+
+    def _restored_recent(self, name: str, state: State) -> Tensor:
+        ours, kept = self._recent[name], state.arrays.get(f"recent/{name}")
+        if kept is None or kept.shape[1:] != ours.shape[1:] or len(kept) >= self.settings.window:
+            found = "nothing" if kept is None else f"shape {kept.shape}"
+            raise CheckpointError(
+                f"checkpoint holds {found} for '{name}' of the newest rows: expected at most {self.settings.window - 1} of "
+                f"{tuple(ours.shape[1:])}; keep the configured window and input, or start from an empty state"
+            )
+        return torch.tensor(kept).to(ours)
+
+
+def _joined(older: Columns, newer: Columns) -> Columns:
+    return {name: torch.cat([column, newer[name]]) for name, column in older.items()}
+
+
+def _newest(rows: Columns, count: int) -> Columns:
+    held = len(next(iter(rows.values())))
+    return {name: column[max(0, held - count) :].clone() for name, column in rows.items()}
