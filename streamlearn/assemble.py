@@ -18,7 +18,7 @@ from streamlearn.answers import AnswerLog, AnswersTo, NoAnswerLog
 from streamlearn.checkpoint import Checkpoints, CheckpointWriter
 from streamlearn.chunks import Chunks
 from streamlearn.config import Config, SinkKeys
-from streamlearn.daemon import Daemon, Service
+from streamlearn.daemon import Daemon, Deadlines, Service
 from streamlearn.decode import decoder_for
 from streamlearn.drift import Drift
 from streamlearn.due import Due
@@ -165,6 +165,9 @@ class MetricsPage:
             self._listening = self._telemetry.serve(self._settings.host, self._settings.port)
             log.info("metrics.listening", host=self._settings.host, port=self._listening.port)
 
+    def withdraw(self) -> None:
+        """Nothing: the page shows the end too."""
+
     def stop(self, timeout_s: float) -> None:  # noqa: ARG002  it stops at once
         """Close the page."""
         if self._listening is not None:
@@ -218,6 +221,7 @@ def daemon(config: Config, *, extra: Sequence[Service] = ()) -> Daemon:
         make_watch=watch,
         services=[MetricsPage(telemetry, config.telemetry), *hosts.services, *extra],
         close=loop.close,
+        deadlines=Deadlines(drain_s=service(config).settings.drain_s),
     )
 
 

@@ -31,8 +31,11 @@ class Service(Protocol):
     def start(self) -> None:
         """Errors: ConfigError when its port is in use."""
 
+    def withdraw(self) -> None:
+        """Begin to end: no longer ready, though what is in progress is answered. Returns at once; `stop` follows."""
+
     def stop(self, timeout_s: float) -> None:
-        """Withdraw readiness, answer what is in progress, end. May be called when it never started, and twice."""
+        """Withdraw, and return when it has ended. May be called when it never started, and twice."""
 
 
 class Watch(Protocol):
@@ -47,10 +50,11 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long each step of a graceful stop may take; together below the 30 s that orchestrators give."""
+    """How long each step of a graceful stop may take; without `drain_s`, together below the 30 s that orchestrators give."""
 
     source_s: float = 5.0
-    services_s: float = 8.0
+    services_s: float = 8.0  # for what is in progress, once the time to drain is over
+    drain_s: float = 0.0  # between not being ready and closing
 
 
 class Daemon:
@@ -101,6 +105,7 @@ class Daemon:
             prefetch.start()
             log.info("daemon.started", number=self.loop.tally.number, positions=dict(self.loop.admission.positions))
             self._turns(prefetch, watch)
+            self._drain(prefetch, started)
         finally:
             self._stop(prefetch, watch, started)
 
@@ -112,7 +117,12 @@ class Daemon:
             if self._clock() >= next_report:
                 watch.report("running")
                 next_report = self._clock() + 1.0
+
+    def _drain(self, prefetch: Prefetch, services: Sequence[Service]) -> None:
+        """Traffic goes elsewhere while the last checkpoint is made; it holds every record that was taken."""
         log.info("daemon.draining", reason=f"signal {self._signal}" if self._signal else "end of source")
+        for service in services:
+            service.withdraw()
         prefetch.stop(self._deadlines.source_s)
         self.loop.publish()
         self._last_checkpoint()
@@ -131,7 +141,7 @@ class Daemon:
     def _stop(self, prefetch: Prefetch, watch: Watch, services: Sequence[Service]) -> None:
         watch.report("stopping")
         for service in reversed(services):
-            service.stop(self._deadlines.services_s)
+            service.stop(self._deadlines.drain_s + self._deadlines.services_s)
         prefetch.stop(self._deadlines.source_s)
         self.loop.writer.close()
         self.loop.journal.close()

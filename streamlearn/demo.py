@@ -59,9 +59,13 @@ class Feeder:
         _digits()  # fails here, in the caller's thread, when scikit-learn is missing
         self._thread.start()
 
+    def withdraw(self) -> None:
+        """Feed no more."""
+        self._stop.set()
+
     def stop(self, timeout_s: float) -> None:
         """Stop feeding."""
-        self._stop.set()
+        self.withdraw()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 

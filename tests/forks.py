@@ -166,6 +166,7 @@ def ended(pid: int) -> bool:
 
 def main() -> None:
     """Answer requests until there are no more."""
+    sys.path[0] = str(Path(__file__).parents[1])
     for name in PRELOADED:
         import_module(name)
     gc.freeze()

@@ -184,11 +184,12 @@ def test_a_follower_that_does_not_end_is_killed_at_the_deadline(live):
 
 
 PARENT = """
-import sys, threading
+import structlog, sys, threading
 from pathlib import Path
 from streamlearn.serving.hosts import Followers
 from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 running = Followers(Service("digits", Settings(port=0)), folder=Path(sys.argv[1]), count=2)
 running.start()
 while len(running.pids) < 2:

@@ -62,18 +62,27 @@ class Followers:
         for index in range(self._count):
             self._threads.append(threading.Thread(target=self._keep, args=(index,), name=f"follower-{index}", daemon=True))
             self._threads[-1].start()
+        log.info("server.listening", host=self._service.settings.host, port=self.port, processes=self._count)
 
     def is_alive(self) -> bool:
         """Whether all of them run, as far as known now."""
         return len(self.pids) == self._count
 
-    def stop(self, timeout_s: float) -> None:
-        """Ask them to drain and end, kill what is left at the deadline. May be called twice."""
-        deadline = self._clock() + timeout_s
+    def withdraw(self) -> None:
+        """Ask them to drain and end; the port is theirs alone from now on, and closed with the last of them."""
         with self._lock:
+            if self._stopping.is_set():  # a second signal would cut off what is in progress
+                return
             self._stopping.set()
             for process in self._processes.values():
                 process.terminate()
+            if self._socket is not None:
+                self._socket.close()
+
+    def stop(self, timeout_s: float) -> None:
+        """Withdraw, and kill what is left at the deadline. May be called twice."""
+        deadline = self._clock() + timeout_s
+        self.withdraw()
         for thread in self._threads:
             thread.join(max(0.0, deadline - self._clock()))
         for process in self._processes.values():
@@ -82,8 +91,6 @@ class Followers:
                 process.kill()
         for thread in self._threads:
             thread.join()
-        if self._socket is not None:
-            self._socket.close()
 
     def _keep(self, index: int) -> None:
         """One thread for each process: a process is tied to the life of the thread that started it."""
@@ -142,10 +149,8 @@ class InProcess:
 
     @property
     def counts(self) -> Counts:
-        """What it did, after `start`."""
-        if self._application is None:
-            raise RuntimeError("the server was not started")
-        return self._application.counts
+        """What it did so far."""
+        return Counts() if self._application is None else self._application.counts
 
     def start(self) -> None:
         """Listen and answer. Errors: ConfigError when the port is in use, or the sink of samples cannot be made."""
@@ -158,19 +163,26 @@ class InProcess:
         self._ready_or_ended.wait()
         if not self._answers:
             raise StreamlearnError("the server ended while it started: see the log")
+        log.info("server.listening", host=self._service.settings.host, port=self.port, processes=0)
 
     def is_alive(self) -> bool:
         """Whether its thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
-    def stop(self, timeout_s: float) -> None:
-        """Drain and end; what is not done by the deadline is left behind with its thread. May be called twice."""
-        if self._thread is None or self._loop is None:
+    def withdraw(self) -> None:
+        """Be not ready, and begin to drain."""
+        if self._loop is None:
             return
         try:
             self._loop.call_soon_threadsafe(self._stop.set)
         except RuntimeError:
             log.debug("server.ended_before")
+
+    def stop(self, timeout_s: float) -> None:
+        """Drain and end; what is not done by the deadline is left behind with its thread. May be called twice."""
+        if self._thread is None or self._loop is None:
+            return
+        self.withdraw()
         self._thread.join(timeout_s)
         sys.setswitchinterval(self._interval)
         if self._thread.is_alive():

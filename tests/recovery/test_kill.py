@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import connectors
 from streamlearn.checkpoint import Checkpoints
-from streamlearn.records import Message
 from tests.forks import Forks, Life
+from tests.small import append, configured, sample, settled
 
 RECORDS = 3600
 KILLS = {(1, "kafka"): 28, (3, "kafka"): 20, (1, "log"): 12, (1, "file"): 12}  # by partitions and source
@@ -36,12 +35,7 @@ def values(n: int, seed: int) -> list[bytes]:
     """Records of one partition, some of which cannot be learned."""
     draw = random.Random(seed)
     broken = [b"not json", b'{"features": [1.0, 2.0], "label": 1}', b'{"features": [0, 0, 0, 0, 0, 0], "label": 0.5}']
-    return [broken[i % 3] if i in BAD else _sample(draw) for i in range(n)]
-
-
-def _sample(draw: random.Random) -> bytes:
-    x = [draw.gauss(0, 1) for _ in range(6)]
-    return json.dumps({"features": [round(v, 4) for v in x], "label": f"{int(x[0] > 0)}{int(x[1] > x[2])}"}).encode()
+    return [broken[i % 3] if i in BAD else sample(draw) for i in range(n)]
 
 
 def in_kafka(request: pytest.FixtureRequest, partitions: int) -> Upstream:
@@ -70,9 +64,7 @@ def in_kafka(request: pytest.FixtureRequest, partitions: int) -> Upstream:
 
 
 def in_log(folder: Path) -> Upstream:
-    sink = connectors.open_sink("log", {"path": str(folder / "samples.sqlite")})
-    sink.write([Message(value) for value in values(RECORDS, seed=0)])
-    sink.close()
+    append(folder / "samples.sqlite", values(RECORDS, seed=0))
     return Upstream({"type": "log", "path": str(folder / "samples.sqlite")}, {"samples[0]": RECORDS})
 
 
@@ -97,21 +89,10 @@ def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> Upstream:
     return in_log(tmp_path) if name == "log" else in_file(tmp_path)
 
 
-def configured(folder: Path, upstream: Upstream) -> Path:
-    path = folder.with_suffix(".yaml")
-    values = {
-        "state_dir": str(folder),
-        "source": upstream.source,
-        "input": {"shape": [6]},
-        "model": {"name": "mlp", "hidden": [12]},
-        "learner": {"name": "la-maml", "glances": 1, "memory": {"rows": 50}},
-        "checkpoint": {"every_records": 40, "keep": 3 if len(upstream.positions) == 1 else 100_000},
-        "publish": {"every_ms": 5, "folder": str(folder.with_suffix(".live"))},
-        "serve": {"enabled": False},
-        "telemetry": {"enabled": False},
-    }
-    path.write_text(yaml.safe_dump(values))
-    return path
+def reading(upstream: Upstream, state: Path) -> Path:
+    """The configuration. With several partitions the whole journal is kept, for a run that follows it from the beginning."""
+    keep = 3 if len(upstream.positions) == 1 else 100_000
+    return configured(state, upstream.source, checkpoint={"every_records": 40, "keep": keep})
 
 
 class Journalled:
@@ -172,15 +153,6 @@ def live_until_killed(start: Callable[[], Life], decided: Journalled, draw: rand
     assert life.wait() == -9
 
 
-def settled(state: Path) -> int:
-    """Records that have an outcome or wait for their chunk, as told about once a second."""
-    try:
-        status = json.loads((state / "status.json").read_bytes())
-    except FileNotFoundError:
-        return 0
-    return sum(status["outcomes"].values()) + status["pending"]
-
-
 def run_to_the_end(start: Callable[[], Life], state: Path, upstream: Upstream) -> None:
     life = start()
     life.until(lambda: settled(state) >= RECORDS, "the last record's outcome")
@@ -199,7 +171,7 @@ def letters(state: Path) -> list[str]:
 
 def test_killed_at_random_instants_it_ends_in_the_same_bytes_as_undisturbed(upstream, tmp_path, forks: Forks):
     state, draw, kills = tmp_path / "killed", random.Random(11), KILLS[len(upstream.positions), upstream.source["type"]]
-    config, checked, decided = configured(state, upstream), Checked(state, upstream), Journalled(state)
+    config, checked, decided = reading(upstream, state), Checked(state, upstream), Journalled(state)
 
     def forked() -> Life:
         return forks.start("run", config, "--set", f"source.poll_records={draw.randint(1, 60)}")
@@ -215,7 +187,7 @@ def test_killed_at_random_instants_it_ends_in_the_same_bytes_as_undisturbed(upst
     straight = tmp_path / "straight"
     if len(upstream.positions) > 1:
         shutil.copytree(state / "journal", straight / "journal")
-    run_to_the_end(lambda: forks.start("run", configured(straight, upstream)), straight, upstream)
+    run_to_the_end(lambda: forks.start("run", reading(upstream, straight)), straight, upstream)
 
     killed, undisturbed = (json.loads(forks.run("inspect", folder, "--json").stdout) for folder in (state, straight))
     for fact in ("model_digest", "state_digest", "positions", "number", "counts", "rejected", "pending"):
