@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from contextlib import nullcontext
 
 import httpx
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamlearn.errors import SinkError
-from streamlearn.records import Answering, Message, Snapshot
+from streamlearn.decode.fields import Rules
+from streamlearn.decode.json import JsonDecoder
+from streamlearn.errors import DecodeError, SinkError
+from streamlearn.records import Answering, Message, Record, Snapshot
 from streamlearn.serving.http import Application, Settings, is_loopback
 from streamlearn.snapshot import Reference
 
@@ -328,17 +331,39 @@ def test_samples_are_written_as_they_came_before_they_are_acknowledged():
         (b'{"label":7,"features":[3,4]}', None),
     ]
     assert all(dict(message.headers) == {"content-type": b"application/json"} for message in written)
-    assert post(app, SAMPLES, sample(time="2026-01-01T00:00:00Z", context=3)).json() == {"accepted": 1}
+    assert post(app, SAMPLES, sample(time=1_700_000_000_000, context=-3, id=5, colour="red")).json() == {"accepted": 1}
     assert app.counts.samples == 3
 
 
 BAD = [
     *(sample(features=features) for features in ([1], [1, 2, 3], [[1, 2]], [1, "2"], [1, True], [1, 1e39], None, "12")),
-    *(sample(label=label) for label in (None, 1.5, True, [1], 2**63)),
-    *(sample(**changes) for changes in ({"id": 5}, {"context": -1}, {"colour": "red"})),
+    *(sample(label=label) for label in (None, 1.5, True, [1], 2**63, "", "x" * 1025)),
+    *(sample(**changes) for changes in ({"id": ""}, {"id": 1.5}, {"context": 0.5}, {"time": "2026-01-01"}, {"time": 1.5})),
     *({"features": [1, 2]}, {"label": 1}),
     *([], [[]], 5, [sample(), 5], [sample()] * 2000),
 ]
+
+
+NUMBERS = st.integers(-(2**65), 2**65) | st.floats() | st.sampled_from([2**63 - 1, 2**63, -(2**63), 3e38, 4e38])
+SCALARS = st.none() | st.booleans() | NUMBERS | st.text(max_size=3) | st.sampled_from(["x" * 1024, "x" * 1025])
+VALUES = (
+    SCALARS
+    | st.lists(NUMBERS, min_size=1, max_size=3)
+    | st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(["features", "label", "id", "time", "context", "colour"]), VALUES)
+def test_a_sample_is_refused_here_if_and_only_if_the_stream_would_refuse_it(field, value):
+    """But that one without a label, which the stream answers and does not learn, is refused here alone."""
+    each = json.dumps(sample(**{field: value})).encode()
+    refused = post(APP, SAMPLES, each).status_code == 400
+    if field == "label" and value is None:
+        assert refused
+        return
+    with pytest.raises(DecodeError) if refused else nullcontext():
+        JsonDecoder(Rules((2,), 1 << 20)).decode(Record("log[0]", 0, each), np.zeros(2, np.float32))
 
 
 @pytest.mark.parametrize("given", BAD)

@@ -58,12 +58,18 @@ class SampleSink:
                 sink.close()
 
 
-class _Sample(msgspec.Struct, forbid_unknown_fields=True):
+_Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+
+
+class _Sample(msgspec.Struct):
+    """As the stream's JSON decoder takes it, but that here the label must be there."""
+
     features: msgspec.Raw
-    label: str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-    id: str | None = None
-    time: int | float | str | None = None
-    context: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    label: _Text | _Integer
+    id: _Text | _Integer | None = None
+    time: _Integer | None = None
+    context: _Integer | None = None
 
 
 _ONE = msgspec.json.Decoder(msgspec.Raw)
@@ -77,4 +83,4 @@ def _message(raw: msgspec.Raw, row: int, shape: tuple[int, ...]) -> Message:
         finite_rows(numbers(sample.features, "FP64", shape)[None])
     except (msgspec.MsgspecError, RequestError, RecursionError) as error:
         raise RequestError(f"sample {row}: {error}") from error
-    return Message(bytes(raw), sample.id.encode() if sample.id else None, HEADERS)
+    return Message(bytes(raw), None if sample.id is None else str(sample.id).encode(), HEADERS)
