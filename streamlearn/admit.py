@@ -21,7 +21,10 @@ from streamlearn.settings import Section, key
 Tolerance: TypeAlias = Literal["none", "data", "all"]
 Stage: TypeAlias = Literal["decode", "admit", "learn"]
 
-_CONNECT = "__connect.errors."
+CONNECT = "__connect.errors."
+REPLAYS = "streamlearn-replays"
+"""Header of a dead letter that was sent again: the place of the record that it stands for."""
+MAX_REPLAYED = 10_000  # places of replayed letters remembered: sent twice within so many, a letter is learned once
 
 
 class Settings(Section):
@@ -91,7 +94,7 @@ def dead_letter(record: Record, error: Exception, *, stage: Stage) -> Message:
     }
     own = record.headers + ((("key", record.key),) if record.key is not None else ())
     tombstone = (("tombstone", b"true"),) if record.value is None else ()
-    headers = tuple((_CONNECT + name, text.encode()) for name, text in connect.items())
+    headers = tuple((CONNECT + name, text.encode()) for name, text in connect.items())
     return Message(record.value or b"", record.place.encode(), own + tombstone + headers, record.time_ms)
 
 
@@ -107,7 +110,8 @@ class Admission:
         self.labels, self.dead_letters = labels, dead_letters
         self.positions: dict[str, int] = {}  # in order of first appearance, which gives partitions their index
         self.rejected: Counter[str] = Counter()  # by stage
-        self.skipped = 0  # positions that the upstream no longer held
+        self.skipped = 0  # positions that the upstream no longer held, and dead letters that were sent again twice
+        self._replayed: dict[str, None] = {}  # in order of arrival
 
     def admit(self, fetched: Fetched) -> Batch:
         """The rows to be learned, in order. Every other record has become a dead letter, and is counted.
@@ -118,6 +122,9 @@ class Admission:
         samples: list[Sample] = []
         rows: list[int] = []
         for i, (record, decoded) in enumerate(zip(fetched.records, fetched.samples, strict=True)):
+            if record.headers and self._came_before(record):
+                self.skipped += 1
+                continue
             try:
                 sample, label = _labelled(decoded)
                 rows.append(self.labels.row(label))
@@ -129,6 +136,16 @@ class Admission:
         self.skipped += fetched.skipped
         self.positions[fetched.partition] = fetched.records[-1].position + 1
         return self._batch(fetched, keep, samples, np.array(rows, np.int64))
+
+    def _came_before(self, record: Record) -> bool:
+        """Whether this is a dead letter sent again, and was already: replaying letters twice is harmless."""
+        place = next((value.decode(errors="replace") for name, value in record.headers if name == REPLAYS), None)
+        if place is None or place in self._replayed:
+            return place is not None
+        self._replayed[place] = None
+        if len(self._replayed) > MAX_REPLAYED:
+            del self._replayed[next(iter(self._replayed))]
+        return False
 
     def _refuse(self, record: Record, error: DecodeError, *, stage: Stage) -> None:
         self.dead_letters.write(record, error, stage=stage)
@@ -149,13 +166,15 @@ class Admission:
     def state(self) -> State:
         """Positions, in the order that gives partitions their index, and counts. The label map is a state of its own."""
         positions = [list(item) for item in self.positions.items()]
-        return State(values={"positions": positions, "rejected": dict(self.rejected), "skipped": self.skipped})
+        counts = {"rejected": dict(self.rejected), "skipped": self.skipped, "replayed": list(self._replayed)}
+        return State(values={"positions": positions, **counts})
 
     def restore(self, state: State) -> None:
         """Take over what `state` gave."""
         self.positions = dict(state.values["positions"])
         self.rejected = Counter(state.values["rejected"])
         self.skipped = state.values["skipped"]
+        self._replayed = dict.fromkeys(state.values["replayed"])
 
 
 def _labelled(decoded: Sample | DecodeError) -> tuple[Sample, Label]:

@@ -232,11 +232,11 @@ def service(config: Config) -> ServingService:
         settings=read(http.Settings, config.serve.rest, path="serve"),
         module=str(config.model.rest.get("module", "")),
         status=str(config.state_dir / "status.json"),
-        samples=_samples(config),
+        samples=samples_sink(config),
     )
 
 
-def _samples(config: Config) -> SamplesTo | None:
+def samples_sink(config: Config) -> SamplesTo | None:
     """Where posted samples go: into what the daemon reads, where that can be written."""
     keys = config.source.rest
     if config.source.type == "log":

@@ -109,6 +109,42 @@ def rollback(
     _print(rolled_back(state_dir, number, resume), as_json=as_json)
 
 
+dead_letters = typer.Typer(help="Records that could not be learned.", no_args_is_help=True)
+app.add_typer(dead_letters, name="dlq")
+Places = Annotated[list[str] | None, typer.Argument(metavar="PLACE...", help="as `dlq list` shows them; all when left out")]
+
+
+@dead_letters.command("list")
+def list_letters(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Places and reasons, oldest first."""
+    from streamlearn import commands  # noqa: PLC0415  loads torch
+
+    for facts in commands.dead_letters(_loaded(config, overrides)):
+        typer.echo(json.dumps(facts) if as_json else f"{facts['place']}  {facts['stage']}  {facts['reason']}")
+
+
+@dead_letters.command("show")
+def show_letter(config: ConfigFile, place: str, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """One letter, with its headers and its original bytes."""
+    from streamlearn import commands  # noqa: PLC0415  loads torch
+
+    _print(commands.dead_letter(_loaded(config, overrides), place), as_json=as_json)
+
+
+@dead_letters.command("replay")
+def replay_letters(
+    config: ConfigFile,
+    places: Places = None,
+    value: Annotated[Path | None, typer.Option(metavar="FILE", help="mended bytes of the one letter that is named")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Send letters to the source again, as they were or mended; sent twice, a letter is learned once."""
+    from streamlearn import commands  # noqa: PLC0415  loads torch
+
+    for place in commands.replay_letters(_loaded(config, overrides), places or [], value):
+        typer.echo(place)
+
+
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False) -> None:
     if version:

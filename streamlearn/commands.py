@@ -14,7 +14,7 @@ import typer
 import yaml
 
 import connectors
-from streamlearn import assemble
+from streamlearn import assemble, letters
 from streamlearn.checkpoint import FIRST
 from streamlearn.config import Config, LogKeys, configure
 from streamlearn.daemon import Service
@@ -22,7 +22,7 @@ from streamlearn.demo import SHAPE, Feeder
 from streamlearn.errors import ConfigError, DecodeError, SourceError
 from streamlearn.prefetch import Prefetch
 from streamlearn.prequential import Prequential
-from streamlearn.protocols import Decoder, Sink
+from streamlearn.protocols import Decoder, Sink, Source
 from streamlearn.records import Json, Record
 from streamlearn.snapshot import Reference
 
@@ -196,3 +196,42 @@ def _drain(loop: Prequential, reading: Prefetch, *, progress: bool) -> None:
             turn = loop.turn(0.5)
             bar.length = max(1, sum((reading.upstream.ends or {}).values()))
             bar.update(turn.read)
+
+
+def dead_letters(config: Config) -> list[dict[str, Json]]:
+    """`streamlearn dlq list`. Errors: ConfigError."""
+    return [letter.facts() for letter in letters.letters(_letter_source(config))]
+
+
+def dead_letter(config: Config, place: str) -> dict[str, Json]:
+    """`streamlearn dlq show`. Errors: ConfigError for a place without a letter."""
+    found = next((letter for letter in letters.letters(_letter_source(config)) if letter.place == place), None)
+    if found is None:
+        raise ConfigError(f"no dead letter came from {place}: `streamlearn dlq list` shows the places")
+    return found.facts()
+
+
+def replay_letters(config: Config, places: list[str], value: Path | None) -> list[str]:
+    """`streamlearn dlq replay`. Errors: ConfigError; SinkError when the source does not take them."""
+    target = assemble.samples_sink(config)
+    if target is None:
+        raise ConfigError(f"source.type '{config.source.type}' cannot be written to: expected log or kafka")
+    mended = None if value is None else value.read_bytes()
+    sink = connectors.open_sink(target.name, target.settings, path="source")
+    return letters.send_again(_letter_source(config), sink, places=places, mended=mended)
+
+
+def _letter_source(config: Config) -> Source:
+    """Reads what the sink of dead letters wrote."""
+    keys = config.dead_letters.sink
+    if keys is None:
+        path = config.state_dir / "dead_letters.sqlite"
+        if not path.exists():
+            raise ConfigError(f"{path} is not there: no daemon has run on this state_dir")
+        return connectors.open_source("log", {"path": str(path)})
+    if keys.type == "kafka":
+        read = {name: value for name, value in keys.rest.items() if name in assemble.KAFKA_CONNECTION}
+        return connectors.open_source("kafka", read | {"topics": [keys.rest["topic"]]})
+    if keys.type == "log":
+        return connectors.open_source("log", {"path": keys.rest["path"]})
+    raise ConfigError(f"dead_letters.sink.type '{keys.type}' cannot be read again: expected log or kafka")

@@ -2,7 +2,7 @@
 
 cli ─► config, commands, inspection          commands ─► assemble (knows every class)
 daemon, watch, status ─► prequential ─► admit, prefetch, chunks, journal, checkpoint, metrics, drift, answers
-learners, kernels ─► adapt, models, memory, inputs       never clocks, topics, files, threads or Prometheus
+learners, kernels, meta ─► adapt, models, memory, inputs   never clocks, topics, files, threads or Prometheus
 serving ─► snapshot                                       numpy only; torch in forms/torch alone
 connectors ─► records, errors, settings, protocols, and their own client library
 """
@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scrape": SEAMS | {"telemetry", "follower_files"},
     "adapt": SEAMS,
     "models": SEAMS,
+    "meta": SEAMS | {"adapt", "models", "memory", "inputs"},
     "kernels": SEAMS | {"adapt"},
     "learners": SEAMS | {"adapt", "models", "memory", "inputs", "kernels"},
     "snapshot_file": SEAMS,
@@ -53,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": SEAMS,
     "config": SEAMS | {"admit", "decode", "drift", "inputs", "metrics", "scrape"},  # each section stands beside its reader
     "inspection": SEAMS | {"checkpoint"},
+    "letters": SEAMS | {"admit"},
     "rollback": SEAMS | {"checkpoint", "journal"},
     "assemble": EVERYTHING,
     "commands": EVERYTHING,
@@ -64,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streamlearn": set(),
 }
 WRAPPED_BY: dict[str, set[str]] = {
-    "torch": {"adapt", "models", "memory", "learners", "kernels", "serving.forms.torch", "assemble", "commands"},
+    "torch": {"adapt", "models", "memory", "learners", "kernels", "meta", "serving.forms.torch", "assemble", "commands"},
     "numba": {"kernels"},
     "river": {"drift"},
     "kafka": {"connectors.kafka", "connectors.kafka_client"},
