@@ -73,4 +73,5 @@ def cosine(a: Params, b: Params) -> float:
 
 def is_finite(params: Params) -> bool:
     """True when every entry is a number."""
-    return all(bool(torch.isfinite(p).all()) for p in params.values())
+    extremes = [torch.stack(torch.aminmax(p)) for p in params.values() if p.numel()]  # one pass; NaN comes through
+    return bool(torch.isfinite(torch.stack(extremes)).all())

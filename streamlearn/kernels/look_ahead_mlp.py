@@ -7,7 +7,8 @@ gradient is likewise a sum over pairs of rows. With Dₖ[n] the delta of query r
 Zero inputs and units that do not fire contribute exactly nothing and are skipped.
 
 Weights of all layers lie in one flat array: per layer [in, out], then its biases; the head is the last layer. No
-reassociation is allowed (`fastmath` off), so one build gives one result.
+reassociation is allowed (`fastmath` off), so one build gives one result. Nearly all work is one operation, a sum of some
+rows of a table, each times a factor (`_accumulate`): four rows at a time, straight from the table, without a view.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,14 +47,22 @@ class Rates(NamedTuple):
     floor: bool  # step sizes below 0 count as 0 in the inner loop
 
 
+class Terms(NamedTuple):
+    """The terms of one sum: rows of a table and their factors. Only as many as counted are meant."""
+
+    picks: Array  # int64 [most terms]
+    factors: Array  # [most terms]
+
+
 class Bench(NamedTuple):
     """The network's measures and room to work; what is in the room between updates means nothing."""
 
     sizes: Array  # int64 [layers + 1]: inputs, hidden layers, labels
     starts: Array  # int64 [layers + 1]: where each layer's weights begin in a flat array; its length
     fresh: int  # rows of a chunk
+    all_rows: Array  # int64 [rows]: 0, 1, …
     z: Array  # [rows, width of layer 0] pre-activations under the fast weights
-    pairs: Array  # [fresh, rows, width of layer 0]: P, then δⱼ ⊙ Cⱼ
+    pairs: Array  # [fresh · rows, width of layer 0]: P, then δⱼ ⊙ Cⱼ
     deltas0: Array  # [steps, rows, width of layer 0]: Dₖ, then Cₖ
     outputs: Array  # [layers, rows, widest]
     deltas: Array  # [layers, rows, widest]
@@ -61,11 +70,11 @@ class Bench(NamedTuple):
     fast: Array  # [flat]
     turned: Array  # [flat]: each upper layer's fast weights as [out, in]
     steps: Array  # [flat]: Sₖ
-    query: Array  # [flat]: Gₖ
+    query: Array  # [flat]: Gₖ; in the first layer's place, its floored step sizes
     grads: Array  # [flat]: ∂θ
     effects: Array  # [flat]: ∂α
     used: Array  # bool [inputs]: features that are not 0 in every row
-    one: Array  # [1]: 1, in the type of the weights
+    terms: Terms
 
 
 def bench_for(sizes: Sequence[int], *, rows: int, fresh: int, steps: int, dtype: str) -> Bench:
@@ -73,9 +82,11 @@ def bench_for(sizes: Sequence[int], *, rows: int, fresh: int, steps: int, dtype:
     widths = np.array(sizes, np.int64)
     starts = np.cumsum([0, *((widths[:-1] + 1) * widths[1:])])
     layers, width0, widest, flat = len(widths) - 1, int(widths[1]), int(widths[1:].max()), int(starts[-1])
-    shapes = [(rows, width0), (fresh, rows, width0), (steps, rows, width0), (layers, rows, widest), (layers, rows, widest)]
+    shapes = [(rows, width0), (fresh * rows, width0), (steps, rows, width0), (layers, rows, widest), (layers, rows, widest)]
     room = [np.zeros(shape, dtype) for shape in (*shapes, (fresh, width0), *[flat] * 6)]
-    return Bench._make([widths, starts, fresh, *room, np.zeros(int(widths[0]), np.bool_), np.ones(1, dtype)])
+    most = max(int(widths.max()), fresh * rows)
+    terms = Terms(np.zeros(most, np.int64), np.zeros(most, dtype))
+    return Bench._make([widths, starts, fresh, np.arange(rows), *room, np.zeros(int(widths[0]), np.bool_), terms])
 
 
 def rates_of(meta_lr: float, outer_lr: float, clip_norm: float, *, floor: bool, dtype: str) -> Rates:
@@ -92,27 +103,64 @@ def compiled(function: F) -> F:
 
 
 @compiled
+def _accumulate(out: Array, row: int, table: Array, count: int, terms: Terms) -> None:
+    """Add to out[row] the `count` picked rows of `table`, each times its factor."""
+    width = min(out.shape[1], table.shape[1])
+    whole = count - count % 4
+    for t in range(0, whole, 4):
+        i, j, k, m = terms.picks[t], terms.picks[t + 1], terms.picks[t + 2], terms.picks[t + 3]
+        a, b, c, d = terms.factors[t], terms.factors[t + 1], terms.factors[t + 2], terms.factors[t + 3]
+        for o in range(width):
+            out[row, o] += (a * table[i, o] + b * table[j, o]) + (c * table[k, o] + d * table[m, o])
+    for t in range(whole, count):
+        i, a = terms.picks[t], terms.factors[t]
+        for o in range(width):
+            out[row, o] += a * table[i, o]
+
+
+@compiled
+def _pick_row(factors: Array, row: int, width: int, terms: Terms) -> int:
+    """List the entries of factors[row] that are not 0. How many there are."""
+    count = 0
+    for i in range(width):
+        factor = factors[row, i]
+        if factor != 0:
+            terms.picks[count] = i
+            terms.factors[count] = factor
+            count += 1
+    return count
+
+
+@compiled
+def _pick_column(factors: Array, column: int, rows: int, terms: Terms) -> int:
+    """List the first `rows` entries of factors[:, column] that are not 0. How many there are."""
+    count = 0
+    for n in range(rows):
+        factor = factors[n, column]
+        if factor != 0:
+            terms.picks[count] = n
+            terms.factors[count] = factor
+            count += 1
+    return count
+
+
+@compiled
 def _rate(alpha: Any, floor: bool) -> Any:
     return alpha * 0 if floor and alpha < 0 else alpha
 
 
 @compiled
-def _add(total: Array, factor: Any, row: Array) -> None:
-    for o in range(len(total)):
-        total[o] += factor * row[o]
-
-
-@compiled
 def _pre_activations(theta: Array, x: Array, bench: Bench) -> None:
-    width, bias = bench.sizes[1], bench.sizes[0] * bench.sizes[1]
-    bench.used[:] = False
+    inputs, width = bench.sizes[0], bench.sizes[1]
+    table, bias = theta[: inputs * width].reshape(inputs, width), theta[inputs * width : bench.starts[1]]
+    z, terms, used = bench.z, bench.terms, bench.used
+    used[:] = False
     for n in range(len(x)):
-        z = bench.z[n]
-        z[:] = theta[bias : bench.starts[1]]
-        for i in range(bench.sizes[0]):
-            if x[n, i] != 0:
-                bench.used[i] = True
-                _add(z, x[n, i], theta[i * width : (i + 1) * width])
+        z[n, :] = bias
+        count = _pick_row(x, n, inputs, terms)
+        for t in range(count):
+            used[terms.picks[t]] = True
+        _accumulate(z, n, table, count, terms)
 
 
 @compiled
@@ -120,195 +168,217 @@ def _turn(bench: Bench) -> None:
     """Transposed copies of the upper layers' fast weights."""
     for layer in range(1, len(bench.sizes) - 1):
         before, after, start = bench.sizes[layer], bench.sizes[layer + 1], bench.starts[layer]
+        weights = bench.fast[start : start + before * after].reshape(before, after)
+        turned = bench.turned[start : start + before * after].reshape(after, before)
         for i in range(before):
             for o in range(after):
-                bench.turned[start + o * before + i] = bench.fast[start + i * after + o]
+                turned[o, i] = weights[i, o]
 
 
 @compiled
 def _pair_up(alpha: Array, x: Array, floor: bool, bench: Bench) -> None:
     """P: what one inner gradient of the first layer does to the pre-activations of the others."""
-    width, kept = bench.sizes[1], len(x) - bench.fresh
-    step_sizes = np.empty(width, alpha.dtype)
-    bench.pairs[:] = 0
-    for i in range(bench.sizes[0]):
-        if not bench.used[i]:
-            continue
-        for o in range(width):
-            step_sizes[o] = _rate(alpha[i * width + o], floor)
-        for j in range(bench.fresh):
-            if x[kept + j, i] != 0:
-                for n in range(kept + j + 1):
-                    product = x[kept + j, i] * x[n, i]
-                    if product != 0:
-                        _add(bench.pairs[j, n], product, step_sizes)
+    inputs, width, kept, most = bench.sizes[0], bench.sizes[1], len(x) - bench.fresh, len(bench.all_rows)
+    pairs, terms, own = bench.pairs, bench.terms, np.empty(inputs, np.int64)
+    for p in range(inputs * width):
+        bench.query[p] = _rate(alpha[p], floor)
+    table = bench.query[: inputs * width].reshape(inputs, width)
+    pairs[:] = 0
+    for j in range(bench.fresh):
+        nonzero = _pick_row(x, kept + j, inputs, terms)
+        own[:nonzero] = terms.picks[:nonzero]
+        for n in range(kept + j + 1):
+            count = 0
+            for t in range(nonzero):
+                i = own[t]
+                if x[n, i] != 0:
+                    terms.picks[count] = i
+                    terms.factors[count] = x[kept + j, i] * x[n, i]
+                    count += 1
+            _accumulate(pairs, j * most + n, table, count, terms)
     for j in range(bench.fresh):
         for m in range(j):
-            bench.pairs[m, kept + j, :] = bench.pairs[j, kept + m, :]
+            pairs[m * most + kept + j, :] = pairs[j * most + kept + m, :]
 
 
 @compiled
-def _forward(before: Array, after: Array, flat: Array) -> None:
-    width = len(after)
-    after[:] = flat[len(before) * width : (len(before) + 1) * width]
-    for i in range(len(before)):
-        if before[i] != 0:
-            _add(after, before[i], flat[i * width : (i + 1) * width])
+def _softmax_deltas(logits: Array, y: Array, rows: Array, labels: int, deltas: Array) -> None:
+    """Gradient of the mean cross-entropy over these rows with respect to their logits."""
+    share = logits.dtype.type(1) / logits.dtype.type(len(rows))
+    for n in rows:
+        highest, total = logits[n, 0], logits.dtype.type(0)
+        for c in range(1, labels):
+            highest = max(highest, logits[n, c])
+        for c in range(labels):
+            deltas[n, c] = np.exp(logits[n, c] - highest)
+            total += deltas[n, c]
+        for c in range(labels):
+            deltas[n, c] = deltas[n, c] / total * share
+        deltas[n, y[n]] -= share
 
 
 @compiled
-def _backward(before: Array, earlier: Array, delta: Array, turned: Array) -> None:
-    width = len(before)
-    earlier[:] = 0
-    for o in range(len(delta)):
-        if delta[o] != 0:
-            _add(earlier, delta[o], turned[o * width : (o + 1) * width])
-    for i in range(width):
-        if before[i] == 0:
-            earlier[i] = 0
-
-
-@compiled
-def _softmax_delta(logits: Array, label: int, share: Any, delta: Array) -> None:
-    highest, total = logits[0], logits[0] * 0
-    for c in range(1, len(logits)):
-        highest = max(highest, logits[c])
-    for c in range(len(logits)):
-        delta[c] = np.exp(logits[c] - highest)
-        total += delta[c]
-    for c in range(len(logits)):
-        delta[c] = delta[c] / total * share
-    delta[label] -= share
-
-
-@compiled
-def _pass(n: int, label: int, share: Any, bench: Bench) -> None:
-    """Outputs of row n under the fast weights, and `share` times its deltas, layer by layer."""
-    last = len(bench.sizes) - 2
-    for layer in range(last + 1):
-        after = bench.outputs[layer, n, : bench.sizes[layer + 1]]
-        if layer == 0:
-            after[:] = bench.z[n]
-        else:
-            _forward(bench.outputs[layer - 1, n, : bench.sizes[layer]], after, bench.fast[bench.starts[layer] :])
-        if layer < last:
-            for o in range(len(after)):
-                if after[o] <= 0:  # noqa: PLR1730 unlike max, this lets NaN through, to be seen
-                    after[o] = 0
-    _softmax_delta(bench.outputs[last, n, : bench.sizes[last + 1]], label, share, bench.deltas[last, n])
-    for layer in range(last, 0, -1):
-        before = bench.outputs[layer - 1, n, : bench.sizes[layer]]
-        earlier, delta = bench.deltas[layer - 1, n, : bench.sizes[layer]], bench.deltas[layer, n, : bench.sizes[layer + 1]]
-        _backward(before, earlier, delta, bench.turned[bench.starts[layer] :])
-
-
-@compiled
-def _move_first_layer(weights: Weights, j: int, kept: int, rates: Rates, bench: Bench) -> None:
-    """The step of row j, seen from the pre-activations of all rows."""
-    width, bias = bench.sizes[1], bench.sizes[0] * bench.sizes[1]
-    delta = bench.inner[j]
-    delta[:] = bench.deltas[0, kept + j, :width]
-    for n in range(kept + bench.fresh):
-        z, pair = bench.z[n], bench.pairs[j, n]
+def _rectify(outputs: Array, rows: Array, width: int) -> None:
+    for n in rows:
         for o in range(width):
-            z[o] -= delta[o] * (pair[o] + _rate(weights.alpha[bias + o], rates.floor))
-    _add(bench.steps[bias : bias + width], bench.one[0], delta)
+            if outputs[n, o] <= 0:  # noqa: PLR1730 unlike max, this lets NaN through, to be seen
+                outputs[n, o] = 0
+
+
+@compiled
+def _forward(layer: int, rows: Array, bench: Bench) -> None:
+    """Outputs of an upper layer under the fast weights."""
+    before, after, start = bench.sizes[layer], bench.sizes[layer + 1], bench.starts[layer]
+    table = bench.fast[start : start + before * after].reshape(before, after)
+    bias = bench.fast[start + before * after : bench.starts[layer + 1]]
+    inputs, outputs, terms = bench.outputs[layer - 1], bench.outputs[layer], bench.terms
+    for n in rows:
+        outputs[n, :after] = bias
+        _accumulate(outputs, n, table, _pick_row(inputs, n, before, terms), terms)
+
+
+@compiled
+def _backward(layer: int, rows: Array, bench: Bench) -> None:
+    """Deltas of the layer below an upper layer."""
+    before, after, start = bench.sizes[layer], bench.sizes[layer + 1], bench.starts[layer]
+    table = bench.turned[start : start + before * after].reshape(after, before)
+    outputs, below, deltas, terms = bench.outputs[layer - 1], bench.deltas[layer - 1], bench.deltas[layer], bench.terms
+    for n in rows:
+        below[n, :before] = 0
+        _accumulate(below, n, table, _pick_row(deltas, n, after, terms), terms)
+        for i in range(before):
+            if outputs[n, i] == 0:
+                below[n, i] = 0
+
+
+@compiled
+def _pass(y: Array, rows: Array, bench: Bench) -> None:
+    """Outputs of these rows under the fast weights, and the deltas of their mean loss, layer by layer."""
+    last = len(bench.sizes) - 2
+    for n in rows:
+        bench.outputs[0, n, : bench.sizes[1]] = bench.z[n]
+    for layer in range(last + 1):
+        if layer > 0:
+            _forward(layer, rows, bench)
+        if layer < last:
+            _rectify(bench.outputs[layer], rows, bench.sizes[layer + 1])
+    _softmax_deltas(bench.outputs[last], y, rows, bench.sizes[last + 1], bench.deltas[last])
+    for layer in range(last, 0, -1):
+        _backward(layer, rows, bench)
+
+
+@compiled
+def _move_first_layer(alpha: Array, j: int, kept: int, floor: bool, bench: Bench) -> None:
+    """The step of row j, seen from the pre-activations of all rows."""
+    width, bias, most = bench.sizes[1], bench.sizes[0] * bench.sizes[1], len(bench.all_rows)
+    z, pairs, inner, steps = bench.z, bench.pairs, bench.inner, bench.steps
+    inner[j, :] = bench.deltas[0, kept + j, :width]
+    for n in range(kept + bench.fresh):
+        for o in range(width):
+            z[n, o] -= inner[j, o] * (pairs[j * most + n, o] + _rate(alpha[bias + o], floor))
+    for o in range(width):
+        steps[bias + o] += inner[j, o]
 
 
 @compiled
 def _move_layer(alpha: Array, n: int, layer: int, floor: bool, bench: Bench) -> None:
-    """The step of row n on an upper layer's fast weights."""
-    before, after, start = bench.sizes[layer], bench.sizes[layer + 1], bench.starts[layer]
-    delta, outputs = bench.deltas[layer, n], bench.outputs[layer - 1, n]
+    """The step of row n on an upper layer's fast weights; the last line is the biases'."""
+    before, after, start, end = bench.sizes[layer], bench.sizes[layer + 1], bench.starts[layer], bench.starts[layer + 1]
+    fast, steps = bench.fast[start:end].reshape(before + 1, after), bench.steps[start:end].reshape(before + 1, after)
+    own, turned = alpha[start:end].reshape(before + 1, after), bench.turned[start : end - after].reshape(after, before)
+    outputs, deltas = bench.outputs[layer - 1], bench.deltas[layer]
     for i in range(before + 1):
-        value = outputs[i] if i < before else bench.one[0]
+        value = outputs[n, i] if i < before else fast.dtype.type(1)
         if value == 0:
             continue
-        at = start + i * after
-        fast, steps, own = bench.fast[at : at + after], bench.steps[at : at + after], alpha[at : at + after]
         for o in range(after):
-            step = value * delta[o]
-            steps[o] += step
-            fast[o] -= _rate(own[o], floor) * step
+            step = value * deltas[n, o]
+            steps[i, o] += step
+            fast[i, o] -= _rate(own[i, o], floor) * step
         if i < before:
             for o in range(after):
-                bench.turned[start + o * before + i] = fast[o]
+                turned[o, i] = fast[i, o]
 
 
 @compiled
-def _inner_step(weights: Weights, query: Query, step: int, rates: Rates, bench: Bench) -> None:
+def _inner_step(alpha: Array, query: Query, step: int, floor: bool, bench: Bench) -> None:
     """One step of gradient descent on the mean loss of the group's rows."""
     group, kept = query.groups[step], len(query.y) - bench.fresh
-    share = bench.one[0] / bench.one.dtype.type(len(group))
+    _pass(query.y, group + kept, bench)
     for j in group:
-        _pass(kept + j, query.y[kept + j], share, bench)
-    for j in group:
-        _move_first_layer(weights, j, kept, rates, bench)
+        _move_first_layer(alpha, j, kept, floor, bench)
         for layer in range(1, len(bench.sizes) - 1):
-            _move_layer(weights.alpha, kept + j, layer, rates.floor, bench)
+            _move_layer(alpha, kept + j, layer, floor, bench)
 
 
 @compiled
 def _upper_gradient(rows: int, layer: int, bench: Bench) -> None:
-    before, after, start = bench.sizes[layer], bench.sizes[layer + 1], bench.starts[layer]
+    before, after, start, end = bench.sizes[layer], bench.sizes[layer + 1], bench.starts[layer], bench.starts[layer + 1]
+    table, outputs, deltas = bench.query[start:end].reshape(before + 1, after), bench.outputs[layer - 1], bench.deltas[layer]
+    for i in range(before):
+        _accumulate(table, i, deltas, _pick_column(outputs, i, rows, bench.terms), bench.terms)
     for n in range(rows):
-        outputs, delta = bench.outputs[layer - 1, n], bench.deltas[layer, n, :after]
-        for i in range(before):
-            if outputs[i] != 0:
-                _add(bench.query[start + i * after : start + (i + 1) * after], outputs[i], delta)
-        _add(bench.query[start + before * after : start + (before + 1) * after], bench.one[0], delta)
+        for o in range(after):
+            table[before, o] += deltas[n, o]
 
 
 @compiled
 def _score(y: Array, step: int, bench: Bench) -> None:
     """Gradient of the query's mean loss under the fast weights, added to ∂θ and, times what was stepped, to ∂α."""
-    share = bench.one[0] / bench.one.dtype.type(len(y))
     width, bias = bench.sizes[1], bench.sizes[0] * bench.sizes[1]
-    bench.query[bias:] = 0
+    query, steps, grads, effects, deltas0 = bench.query, bench.steps, bench.grads, bench.effects, bench.deltas0
+    query[bias:] = 0
+    _pass(y, bench.all_rows[: len(y)], bench)
     for n in range(len(y)):
-        _pass(n, y[n], share, bench)
-        bench.deltas0[step, n, :] = bench.deltas[0, n, :width]
-        _add(bench.query[bias : bias + width], bench.one[0], bench.deltas0[step, n])
+        for o in range(width):
+            deltas0[step, n, o] = bench.deltas[0, n, o]
+            query[bias + o] += deltas0[step, n, o]
     for layer in range(1, len(bench.sizes) - 1):
         _upper_gradient(len(y), layer, bench)
-    for p in range(bias, len(bench.query)):
-        bench.grads[p] += bench.query[p]
-        bench.effects[p] -= bench.query[p] * bench.steps[p]
+    for p in range(bias, len(query)):
+        grads[p] += query[p]
+        effects[p] -= query[p] * steps[p]
 
 
 @compiled
 def _suffix_sums(groups: Array, rows: int, bench: Bench) -> None:
     """Cⱼ out of Dₖ, and δⱼ ⊙ Cⱼ for each pair; xⱼ·xₘ counts for (j, m) and for (m, j)."""
-    kept = rows - bench.fresh
+    kept, most, width = rows - bench.fresh, len(bench.all_rows), bench.sizes[1]
+    deltas0, pairs, inner = bench.deltas0, bench.pairs, bench.inner
     for step in range(len(groups) - 2, -1, -1):
         for n in range(rows):
-            _add(bench.deltas0[step, n], bench.one[0], bench.deltas0[step + 1, n])
+            for o in range(width):
+                deltas0[step, n, o] += deltas0[step + 1, n, o]
     for step in range(len(groups)):
         for j in groups[step]:
             for n in range(rows):
-                for o in range(bench.sizes[1]):
-                    bench.pairs[j, n, o] = bench.inner[j, o] * bench.deltas0[step, n, o]
+                for o in range(width):
+                    pairs[j * most + n, o] = inner[j, o] * deltas0[step, n, o]
     for j in range(bench.fresh):
         for m in range(j):
-            _add(bench.pairs[j, kept + m], bench.one[0], bench.pairs[m, kept + j])
+            for o in range(width):
+                pairs[j * most + kept + m, o] += pairs[m * most + kept + j, o]
 
 
 @compiled
 def _first_layer(x: Array, bench: Bench, learns: bool) -> None:
     """∂θ and ∂α of the first layer, from rows and pairs of rows."""
-    width, kept = bench.sizes[1], len(x) - bench.fresh
-    for i in range(bench.sizes[0]):
-        if not bench.used[i]:
-            continue
-        grads, effects = bench.grads[i * width : (i + 1) * width], bench.effects[i * width : (i + 1) * width]
-        for n in range(len(x)):
-            if x[n, i] == 0:
-                continue
-            _add(grads, x[n, i], bench.deltas0[0, n])
-            for j in range(max(0, n - kept), bench.fresh if learns else 0):
-                product = x[n, i] * x[kept + j, i]
-                if product != 0:
-                    _add(effects, -product, bench.pairs[j, n])
+    inputs, width, kept, most = bench.sizes[0], bench.sizes[1], len(x) - bench.fresh, len(bench.all_rows)
+    grads = bench.grads[: inputs * width].reshape(inputs, width)
+    effects = bench.effects[: inputs * width].reshape(inputs, width)
+    total, pairs, terms = bench.deltas0[0], bench.pairs, bench.terms
+    for i in range(inputs):
+        if bench.used[i]:
+            _accumulate(grads, i, total, _pick_column(x, i, len(x), terms), terms)
+            count = 0
+            for j in range(bench.fresh if learns else 0):
+                own = x[kept + j, i]
+                for n in range(kept + j + 1 if own != 0 else 0):
+                    if x[n, i] != 0:
+                        terms.picks[count] = j * most + n
+                        terms.factors[count] = -(x[n, i] * own)
+                        count += 1
+            _accumulate(effects, i, pairs, count, terms)
 
 
 @compiled
@@ -328,19 +398,20 @@ def _clipping(grads: Array, share: Any, max_norm: Any) -> Any:
 @compiled
 def _finish(weights: Weights, steps: int, rates: Rates, bench: Bench) -> None:
     """Mean over steps, the floor's own derivative, both norms clipped, then step sizes and weights."""
-    share, width = bench.one[0] / bench.one.dtype.type(steps), bench.sizes[1]
+    theta, alpha, grads, effects = weights.theta, weights.alpha, bench.grads, bench.effects
+    share, width, outer_lr = theta.dtype.type(1) / theta.dtype.type(steps), bench.sizes[1], rates.outer_lr[0]
     if rates.floor:
-        for p in range(len(weights.alpha)):
-            if weights.alpha[p] <= 0:
-                bench.effects[p] = 0
-    grow = rates.meta_lr[0] * share * _clipping(bench.effects, share, rates.clip_norm[0])
-    move = share * _clipping(bench.grads, share, rates.clip_norm[0])
+        for p in range(len(alpha)):
+            if alpha[p] <= 0:
+                effects[p] = 0
+    grow = rates.meta_lr[0] * share * _clipping(effects, share, rates.clip_norm[0])
+    move = share * _clipping(grads, share, rates.clip_norm[0])
     for i in range(bench.sizes[0] + 1):
         if i == bench.sizes[0] or bench.used[i]:
-            for p in range(i * width, len(weights.theta) if i == bench.sizes[0] else (i + 1) * width):
-                weights.alpha[p] -= grow * bench.effects[p]
-                rate = rates.outer_lr[0] if rates.outer_lr[0] > 0 else _rate(weights.alpha[p], True)
-                weights.theta[p] -= rate * (move * bench.grads[p])
+            for p in range(i * width, len(theta) if i == bench.sizes[0] else (i + 1) * width):
+                alpha[p] -= grow * effects[p]
+                rate = outer_lr if outer_lr > 0 else _rate(alpha[p], True)
+                theta[p] -= rate * (move * grads[p])
 
 
 @compiled
@@ -355,7 +426,7 @@ def update(weights: Weights, query: Query, rates: Rates, bench: Bench) -> None:
     _pre_activations(weights.theta, query.x, bench)
     _pair_up(weights.alpha, query.x, rates.floor, bench)
     for step in range(len(query.groups)):
-        _inner_step(weights, query, step, rates, bench)
+        _inner_step(weights.alpha, query, step, rates.floor, bench)
         _score(query.y, step, bench)
     _suffix_sums(query.groups, len(query.y), bench)
     _first_layer(query.x, bench, learns)
@@ -383,9 +454,9 @@ def alignment(weights: Weights, query: Query, bench: Bench) -> float:
     bench.fast[:] = weights.theta
     _turn(bench)
     _pre_activations(weights.theta, query.x, bench)
+    _pass(query.y, bench.all_rows[:rows], bench)
     both, old, new = 0.0, 0.0, 0.0
     for n in range(rows):
-        _pass(n, query.y[n], bench.one[0], bench)
         for m in range(n + 1):
             product = _inner_product(n, m, query.x, bench) * (1.0 if n == m else 2.0)
             if n < kept:
