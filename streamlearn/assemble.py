@@ -3,10 +3,11 @@
 import difflib
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 import structlog
 import torch
@@ -32,7 +33,7 @@ from streamlearn.metrics import Metrics
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.prefetch import Intake, Prefetch
 from streamlearn.prequential import Parts, Prequential
-from streamlearn.protocols import Decoder, Learner, Publisher, Sink
+from streamlearn.protocols import Decoder, Learner, Publisher, Sink, Source
 from streamlearn.scrape import Info, Listening, Telemetry
 from streamlearn.serving import http
 from streamlearn.serving.hosts import Followers, InProcess
@@ -132,12 +133,12 @@ def _answer_log(config: Config, admission: Admission, *, chunk: int) -> AnswerLo
     return AnswersTo(sink(config.predictions, path="predictions"), admission.labels, admission.positions, chunk=chunk)
 
 
-def prefetch(config: Config, intake: Intake, positions: Mapping[str, int]) -> Prefetch:
-    """The thread that reads ahead, not started. Errors: ConfigError."""
-    kind = connectors.source_class(config.source.type)
-    settings = read(kind.Settings, config.source.rest, path="source")
+def prefetch(
+    config: Config, intake: Intake, positions: Mapping[str, int], *, open_source: Callable[[], Source] | None = None
+) -> Prefetch:
+    """The thread that reads ahead, not started; from the configured source unless told otherwise. Errors: ConfigError."""
     return Prefetch(
-        lambda: kind(settings),
+        open_source or source(config),
         decoder(config),
         intake,
         shape=config.input.shape,
@@ -162,6 +163,13 @@ class MetricsPage:
     def start(self) -> None:
         """Errors: ConfigError when the port is in use."""
         if self._settings.enabled:
+def source(config: Config) -> Callable[[], Source]:
+    """How to make the configured source anew after it was lost. Errors: ConfigError."""
+    kind = connectors.source_class(config.source.type)
+    settings = read(kind.Settings, config.source.rest, path="source")
+    return lambda: cast(Source, kind(settings))
+
+
             self._listening = self._telemetry.serve(self._settings.host, self._settings.port)
             log.info("metrics.listening", host=self._settings.host, port=self._listening.port)
 

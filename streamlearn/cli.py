@@ -71,7 +71,14 @@ def check(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fal
 @app.command()
 def replay(
     config: ConfigFile,
-    source: Annotated[Path, typer.Option("--from", metavar="FILE", help="recorded stream: .jsonl, .csv or .npz")],
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="recorded stream: .jsonl, .csv, .npz or .messages, or a folder: `orders[3].jsonl` for each partition",
+        ),
+    ],
     journal: Annotated[Path | None, typer.Option(help="journal folder of the run to be repeated")] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,

@@ -4,7 +4,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,15 @@ import typer
 import yaml
 
 import connectors
+from connectors import recorded
 from streamlearn import assemble, letters
 from streamlearn.checkpoint import FIRST
 from streamlearn.config import Config, LogKeys, configure
 from streamlearn.daemon import Service
 from streamlearn.demo import SHAPE, Feeder
 from streamlearn.errors import ConfigError, DecodeError, SourceError
-from streamlearn.prefetch import Prefetch
+from streamlearn.journal import Journal
+from streamlearn.prefetch import Intake, Prefetch
 from streamlearn.prequential import Prequential
 from streamlearn.protocols import Decoder, Sink, Source
 from streamlearn.records import Json, Record
@@ -137,24 +139,22 @@ def _decoded(record: Record, decode: Decoder, config: Config) -> str:
 def replay(config: Config, path: Path, *, journal: Path | None, progress: bool) -> dict[str, Json]:
     """`streamlearn replay`: the same loop over a recorded stream, following `journal` where one is given.
 
-    Errors  ConfigError when the file is not there; SourceError; CheckpointError for a damaged journal.
+    Errors  ConfigError when recording or journal are missing or do not match; SourceError; CheckpointError, a damaged journal.
     """
     write_logs(config.log)
     torch.set_num_threads(1)
-    if not path.is_file():
-        raise ConfigError(f"--from {path} is not there: expected a recorded stream, .jsonl, .csv or .npz")
     with tempfile.TemporaryDirectory(prefix="streamlearn-replay-") as folder:
-        if journal is not None:
-            shutil.copytree(journal, Path(folder) / "journal")
-        loop = assemble.prequential(config, state_dir=Path(folder), publisher=Reference())
-        loop.journal.resume(FIRST)
-        reading = assemble.prefetch(_from_file(config, path), loop.intake, {})
+        loop = assemble.prequential(_private(config), state_dir=Path(folder), publisher=Reference())
         began = time.perf_counter()
-        reading.start()
         try:
-            _drain(loop, reading, progress=progress)
+            files = recorded.partitions(path, _follow(loop.journal, journal))
+            reading = _reading(config, files, loop.intake)
+            reading.start()
+            try:
+                _drain(loop, reading, progress=progress)
+            finally:
+                reading.stop(5.0)
         finally:
-            reading.stop(5.0)
             loop.writer.close()
             loop.journal.close()
             loop.close()
@@ -174,20 +174,41 @@ def replay(config: Config, path: Path, *, journal: Path | None, progress: bool) 
     }
 
 
-def _from_file(config: Config, path: Path) -> Config:
-    """The same configuration, reading a file. Columns of a configured `file` source are kept."""
+def _private(config: Config) -> Config:
+    """The same, but what a repetition writes stays with it: no letter and no answer goes where those of the run went."""
+    letters_ = config.dead_letters.model_copy(update={"sink": None})
+    return config.model_copy(update={"dead_letters": letters_, "predictions": None})
+
+
+def _follow(journal: Journal, folder: Path | None) -> set[str]:
+    """Make the decisions of the run whose journal lies in `folder` those of this one; the partitions they are about."""
+    if folder is not None:
+        segments = sorted(folder.glob("*.jsonl"))
+        if not segments or segments[0].stem != FIRST:
+            found = f"it begins with {segments[0].name}" if segments else "no journal is there"
+            raise ConfigError(
+                f"--journal {folder} cannot be followed from the first record: {found}, expected {FIRST}.jsonl, which is kept"
+                " while checkpoint.keep is above the number of checkpoints; for one partition no journal is needed"
+            )
+        for segment in segments:
+            shutil.copy(segment, journal.folder)
+    journal.resume(FIRST)
+    return {entry["partition"] for entry in journal.script if entry["kind"] == "order"}
+
+
+def _reading(config: Config, files: Mapping[str, Path], intake: Intake) -> Prefetch:
+    """Reads `files` instead of the source. Columns of a configured `file` source are kept."""
     keys = config.source.rest if config.source.type == "file" else {}
-    source = config.source.model_validate(
-        {
-            **keys,
-            "type": "file",
-            "path": str(path),
-            "ahead_records": config.source.ahead_records,
-            "ahead_bytes": config.source.ahead_bytes,
+
+    def opened() -> Source:
+        each = {
+            name: connectors.open_source("file", {**keys, "path": str(path), "follow": False}) for name, path in files.items()
         }
-    )
-    decode = config.decode.model_copy(update={"format": "tensor"} if path.suffix == ".npz" else {})
-    return config.model_copy(update={"source": source, "decode": decode})
+        return recorded.RecordedSource(each)
+
+    arrays = all(path.suffix == ".npz" for path in files.values())
+    decode = config.decode.model_copy(update={"format": "tensor"} if arrays else {})
+    return assemble.prefetch(config.model_copy(update={"decode": decode}), intake, {}, open_source=opened)
 
 
 def _drain(loop: Prequential, reading: Prefetch, *, progress: bool) -> None:
