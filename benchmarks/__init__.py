@@ -1,0 +1,1 @@
+"""Measurements of the whole program on real data: each a command, `python -m benchmarks.NAME`; results in `docs/results`."""
