@@ -59,22 +59,31 @@ class Reference:
 
 
 class FilePublisher:
-    """Publishes into `folder`, which servers on this or another host follow."""
+    """Publishes into `folder`, which servers on this or another host follow.
+
+    A full disk stops no learning: the snapshot before stays in place, and each later call tries again.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self.failed_writes = 0
         self._folder = folder
+        self._unwritten: Snapshot | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Errors: SnapshotError; the one before it stays in place."""
-        write(snapshot, self._folder)
+        self._unwritten = snapshot
         self.beat()
 
     def beat(self) -> None:
         try:
+            if self._unwritten is not None:
+                write(self._unwritten, self._folder)
+                self._unwritten = None
             (self._folder / HEARTBEAT).touch()
-        except OSError as error:
-            raise SnapshotError(f"{self._folder / HEARTBEAT} cannot be touched ({error}); servers will call it old") from error
+        except (OSError, SnapshotError) as error:
+            self.failed_writes += 1
+            if self.failed_writes.bit_count() == 1:  # the 1st, 2nd, 4th, …: ten a second would fill the log as well
+                log.error("snapshot.not_published", error=str(error), failed=self.failed_writes, next_step="trying again")
 
 
 class FollowedFile:

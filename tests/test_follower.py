@@ -224,13 +224,17 @@ def test_a_follower_ends_when_the_pipe_from_its_parent_does(live):
     """The way that works everywhere; on Linux the kernel tells it too."""
     with listen("127.0.0.1", 0) as sock:
         command = [sys.executable, *follower_command(live, sock)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[sock.fileno()]) as process:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[sock.fileno()])
+        try:
             process.stdin.write(encode(service()) + b"\n")
             process.stdin.flush()
             url = f"http://127.0.0.1:{sock.getsockname()[1]}"
             assert httpx.get(f"{url}/v2/health/ready", timeout=DEADLINE_S).status_code == 200
             process.stdin.close()
             assert process.wait(DEADLINE_S) == 1
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_a_follower_loads_neither_torch_nor_river_nor_a_client_of_kafka(live):

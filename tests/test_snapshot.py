@@ -173,6 +173,23 @@ def test_a_follower_sees_each_new_snapshot_and_keeps_the_last_good_one(tmp_path)
     assert followed.poll().number == 3
 
 
+def test_a_snapshot_that_could_not_be_written_is_written_once_it_can_be(tmp_path):
+    publisher, followed = FilePublisher(tmp_path), FollowedFile(tmp_path)
+    publisher.publish(snapshot_of(1))
+    in_the_way = tmp_path / f".{FILE}.tmp"
+    in_the_way.mkdir()
+    publisher.publish(snapshot_of(2))
+    publisher.publish(snapshot_of(3))
+    assert followed.poll().number == 1
+    assert publisher.failed_writes == 2
+    in_the_way.rmdir()
+    publisher.beat()
+    assert followed.poll().number == 3
+    identity = (tmp_path / FILE).stat().st_ino
+    publisher.beat()
+    assert (tmp_path / FILE).stat().st_ino == identity, "written once"
+
+
 def test_a_replaced_file_stays_readable_for_those_who_hold_it(tmp_path):
     publisher, followed = FilePublisher(tmp_path), FollowedFile(tmp_path)
     publisher.publish(snapshot_of(1, w=np.full(100_000, 1.0)))
