@@ -148,6 +148,13 @@ def prefetch(
     )
 
 
+def source(config: Config) -> Callable[[], Source]:
+    """How to make the configured source anew after it was lost. Errors: ConfigError."""
+    kind = connectors.source_class(config.source.type)
+    settings = read(kind.Settings, config.source.rest, path="source")
+    return lambda: cast(Source, kind(settings))
+
+
 def decoder(config: Config) -> Decoder:
     """Bytes → rows. Errors: ConfigError."""
     return decoder_for(config.decode, config.input.shape, label_type=config.label.type)
@@ -163,13 +170,6 @@ class MetricsPage:
     def start(self) -> None:
         """Errors: ConfigError when the port is in use."""
         if self._settings.enabled:
-def source(config: Config) -> Callable[[], Source]:
-    """How to make the configured source anew after it was lost. Errors: ConfigError."""
-    kind = connectors.source_class(config.source.type)
-    settings = read(kind.Settings, config.source.rest, path="source")
-    return lambda: cast(Source, kind(settings))
-
-
             self._listening = self._telemetry.serve(self._settings.host, self._settings.port)
             log.info("metrics.listening", host=self._settings.host, port=self._listening.port)
 
