@@ -6,7 +6,6 @@ checkpoint is ever executed (P8). A damaged one is set aside loudly and the one 
 is refused rather than made from nothing.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -122,8 +121,13 @@ class Checkpoints:
             raise _DamagedError(f"checkpoint {name}: its state has not the digest that its manifest names")
         return checkpoint, _written(self.folder / name, manifest)
 
-    def save(self, name: str, checkpoint: Checkpoint, *, created_ms: int) -> Written:
-        """Durable under `name` when this returns; the oldest beyond `keep` are removed. Errors: CheckpointError."""
+    def save(
+        self, name: str, checkpoint: Checkpoint, *, created_ms: int, is_owner: Callable[[], bool] = lambda: True
+    ) -> Written:
+        """Durable under `name` when this returns; the oldest beyond `keep` are removed.
+
+        Errors  CheckpointError, also when another daemon has become the owner: then nothing was added or removed.
+        """
         beside, final = self.folder / f".{name}", self.folder / name
         try:
             for half in self.folder.glob(".[0-9]*-[0-9]*"):  # left by a process that was killed while it wrote
@@ -133,6 +137,8 @@ class Checkpoints:
             _write(beside / "arrays.safetensors", arrays)
             _write(beside / "manifest.json", _sealed(_body(checkpoint, arrays, created_ms)))
             _sync(beside)
+            if not is_owner():
+                raise CheckpointError(f"checkpoint {name} was not added to {self.folder}: another daemon has taken over")
             beside.rename(final)
             _sync(self.folder)
             for old in self.names()[: -self.keep]:
@@ -161,6 +167,7 @@ class CheckpointWriter:
 
     def __init__(self, store: Checkpoints, *, clock_ms: Callable[[], int]) -> None:
         self.store, self.failed = store, 0
+        self.is_owner: Callable[[], bool] = lambda: True  # whether this process may still write; asked before the rename
         self.last: Written | None = None
         self.on_durable: list[Callable[[Written, float], None]] = []  # called in the writing thread: checkpoint, seconds
         self._clock_ms = clock_ms
@@ -183,7 +190,7 @@ class CheckpointWriter:
     def _write(self, name: str, checkpoint: Checkpoint) -> None:
         began = time.perf_counter()
         try:
-            self.last = self.store.save(name, checkpoint, created_ms=self._clock_ms())
+            self.last = self.store.save(name, checkpoint, created_ms=self._clock_ms(), is_owner=self.is_owner)
         except CheckpointError as error:
             self.failed += 1
             log.error("checkpoint.failed", error=str(error), next_step="trying again when the next one is due")
@@ -200,28 +207,6 @@ class CheckpointWriter:
     def close(self) -> None:
         """Wait for the write in progress. May be called twice."""
         self._thread.shutdown()
-
-
-class Lock:
-    """Keeps two daemons on one state directory apart, for as long as the process lives."""
-
-    def __init__(self, state_dir: Path) -> None:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        self._file = (state_dir / "lock").open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.seek(0)
-            owner = self._file.read().strip() or "another process"
-            self._file.close()
-            raise CheckpointError(f"state directory {state_dir} is locked by {owner}: expected to be its only user") from error
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()}")
-        self._file.flush()
-
-    def release(self) -> None:
-        """Let another daemon in. May be called twice."""
-        self._file.close()
 
 
 class _DamagedError(CheckpointError):

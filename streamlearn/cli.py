@@ -34,11 +34,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @app.command()
-def run(config: ConfigFile, overrides: Overrides = None) -> None:
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="be the owner of the state directory though another daemon may hang on it")
+    ] = False,
+) -> None:
     """The daemon: learns from the source until it is stopped, and serves."""
     from streamlearn import commands  # noqa: PLC0415  loads torch
 
-    commands.run(_loaded(config, overrides))
+    commands.run(_loaded(config, overrides), take_over=take_over)
 
 
 @app.command()

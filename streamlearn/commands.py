@@ -29,12 +29,12 @@ from streamlearn.records import Json, Record
 from streamlearn.snapshot import Reference
 
 
-def run(config: Config, *, extra: Sequence[Service] = ()) -> None:
+def run(config: Config, *, extra: Sequence[Service] = (), take_over: bool = False) -> None:
     """`streamlearn run`: until a signal or the end of the source."""
     write_logs(config.log)
     process = assemble.daemon(config, extra=extra)
     process.take_signals()
-    process.run()
+    process.run(take_over=take_over)
 
 
 def write_logs(keys: LogKeys) -> None:

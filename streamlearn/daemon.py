@@ -15,8 +15,9 @@ from typing import Protocol
 
 import structlog
 
-from streamlearn.checkpoint import FIRST, Lock, Written
+from streamlearn.checkpoint import FIRST, Written
 from streamlearn.errors import CheckpointError
+from streamlearn.ownership import Ownership
 from streamlearn.prefetch import Prefetch
 from streamlearn.prequential import Prequential, Turn
 
@@ -78,18 +79,20 @@ class Daemon:
         self._signal: int | None = None
         self.stopping = False
 
-    def run(self) -> None:
+    def run(self, *, take_over: bool = False) -> None:
         """Until a signal or the end of the source; then checkpoint and return.
 
-        Errors  ConfigError, CheckpointError before anything was read; SourceError, DecodeError, SinkError while running.
+        Errors  ConfigError, CheckpointError before anything was read; SourceError, DecodeError, SinkError while running;
+                CheckpointError when another daemon has taken over.
         """
-        lock = Lock(self._state_dir)
+        ownership = Ownership(self._state_dir, take_over=take_over)
         try:
             recover(self.loop)
+            self.loop.own(ownership)
             self._run()
         finally:
             self._close()
-            lock.release()
+            ownership.release()
 
     def _run(self) -> None:
         prefetch = self._make_prefetch(dict(self.loop.admission.positions))

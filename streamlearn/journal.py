@@ -50,6 +50,16 @@ class Journal:
         self._segment, self._taken = segment, taken
         self._open(segments[-1] if segments else self.folder / f"{segment}.jsonl")
 
+    def move(self, segment: str) -> None:
+        """Go on in a segment of a new writer epoch, with the rest of the script: the old owner may still write to its own."""
+        script = list(self.script)
+        self._open(self.folder / f"{segment}.jsonl")
+        for entry in script:
+            self.write(**entry)
+        self._unsynced = True
+        self.flush()
+        self._segment, self._taken = segment, 0
+
     def place(self) -> dict[str, Json]:
         """Where a checkpoint taken now stands: arguments of `resume`."""
         return {"segment": self._segment, "taken": self._taken}

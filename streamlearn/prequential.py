@@ -16,6 +16,7 @@ from streamlearn.drift import Drift, Mark
 from streamlearn.due import Due
 from streamlearn.journal import Journal
 from streamlearn.metrics import Metrics
+from streamlearn.ownership import Ownership
 from streamlearn.prefetch import Intake
 from streamlearn.protocols import Learner, Publisher, Stateful
 from streamlearn.records import Batch, Label, LearnReport, Snapshot, State
@@ -103,6 +104,7 @@ class Prequential:
         self.published: Snapshot | None = None
         self._shape, self._max_records, self._clock_ms = shape, max_records, clock_ms
         self._checkpoint_due, self._publish_due = checkpoint_due, publish_due
+        self._ownership: Ownership | None = None
         self._stateful: dict[str, Stateful] = {
             "learner": self.learner,
             "labels": self.admission.labels,
@@ -152,8 +154,19 @@ class Prequential:
         self.answers.write(batch, report, number=number)
         return Turn(read, len(batch), learn_s, event_ms, report.measures, marks)
 
+    def own(self, ownership: Ownership) -> None:
+        """From now on nothing is written unless `ownership` holds. A new writer epoch begins with a checkpoint of its own."""
+        self._ownership = ownership
+        self.writer.is_owner = ownership.holds
+        epoch, _, sequence = self.journal.newest.partition("-")
+        if int(epoch) < ownership.epoch:
+            self.journal.move(f"{ownership.epoch:04d}-{int(sequence) + 1:08d}")
+            self.begin_checkpoint()
+            self.writer.wait()
+
     def begin_checkpoint(self) -> None:
-        """Take the state and begin to write it; what it passes is durable before."""
+        """Take the state and begin to write it; what it passes is durable before. Errors: SinkError, CheckpointError."""
+        self._check_ownership()
         self.admission.dead_letters.flush()
         self.answers.flush()
         name = self.writer.next_name(after=self.journal.newest)
@@ -163,11 +176,16 @@ class Prequential:
 
     def publish(self) -> None:
         """Hand what may be served now to the servers; the decisions that led here are on the disk before (P4)."""
+        self._check_ownership()
         if len(self.admission.positions) > 1:  # of one partition the order is known without a journal
             self.journal.flush()
         self.published = self.snapshot()
         self.publisher.publish(self.published)
         self._publish_due.done(self.tally.number)
+
+    def _check_ownership(self) -> None:
+        if self._ownership is not None:
+            self._ownership.check()
 
     def close(self) -> None:
         """Let go of what is written to."""

@@ -13,9 +13,10 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from streamlearn.checkpoint import Checkpoint, Checkpoints, Lock, Written
+from streamlearn.checkpoint import Checkpoint, Checkpoints, Written
 from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.journal import Journal
+from streamlearn.ownership import Ownership
 from streamlearn.records import Json, Positions, State
 
 Resume: TypeAlias = Literal["replay", "now"]
@@ -38,7 +39,7 @@ def roll_back(state_dir: Path, number: int, *, resume: Resume, now_ms: int) -> W
 
     Errors  ConfigError when no kept checkpoint has that number; CheckpointError when the directory is locked or damaged.
     """
-    lock = Lock(state_dir)
+    lock = Ownership(state_dir)
     try:
         return _roll_back(Checkpoints(state_dir / "checkpoints", keep=1 << 30), state_dir, number, resume, now_ms)
     finally:

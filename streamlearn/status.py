@@ -1,7 +1,7 @@
 """`status.json`: what the page shows, rewritten once a second by the learner's thread. Nothing here is part of the state.
 
 Schema  {name, learner, phase, started_ms, updated_ms, number, records_per_second, outcomes: {outcome: records},
-    pending: rows that wait for their chunk, lag: {partition: records}, accuracy: {fading, windowed, kappa, log_loss, …},
+    pending: rows that wait for their chunk, lag: {partition: records}, accuracy: figures of `Metrics.values` by name,
     recall: [[label, ratio]], measures: {name: number}, memory: [[label, rows]], labels: number of labels,
     history: {time_ms, learned, accuracy, windowed, throughput, lag: [number or null]}, drift: [{learned, detector, time_ms}],
     checkpoint: {name, number, time_ms, size_bytes, duration_s} or null, snapshot: {number, time_ms} or null,

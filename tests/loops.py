@@ -19,7 +19,7 @@ from tests.fakes import MemoryPublisher, MemorySink, OrderLearner, PairDecoder
 
 
 @contextlib.contextmanager
-def started(folder, source, *, every_records=10, answers=None, seed=0):
+def started(folder, source, *, every_records=10, answers=None, seed=0, own=None):
     """A loop on a state directory, restored from its newest checkpoint, its source read ahead by a real thread."""
     store = Checkpoints(folder / "checkpoints", keep=100)
     journal = Journal(folder / "journal")
@@ -50,6 +50,8 @@ def started(folder, source, *, every_records=10, answers=None, seed=0):
         clock_ms=lambda: 0,
     )
     recover(loop)
+    if own is not None:
+        loop.own(own)
     prefetch = Prefetch(lambda: source, PairDecoder(), intake, shape=(1,), positions=dict(loop.admission.positions))
     prefetch.start()
     try:
@@ -59,6 +61,8 @@ def started(folder, source, *, every_records=10, answers=None, seed=0):
         writer.wait()
         writer.close()
         journal.close()
+        if own is not None:
+            own.release()
 
 
 def drain(loop):

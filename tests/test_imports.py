@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SEAMS = {"records", "errors", "settings", "protocols"}
-STATE = {"admit", "answers", "checkpoint", "chunks", "drift", "due", "journal", "labels", "metrics", "prefetch"}
+STATE = {"admit", "answers", "checkpoint", "chunks", "drift", "due", "journal", "labels", "metrics", "ownership", "prefetch"}
 EVERYTHING = {"*"}
 MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "due": set(),
     "labels": SEAMS,
     "journal": SEAMS,
+    "ownership": SEAMS,
     "chunks": SEAMS,
     "checkpoint": SEAMS,
     "metrics": SEAMS,
@@ -55,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": SEAMS | {"admit", "decode", "drift", "inputs", "metrics", "scrape"},  # each section stands beside its reader
     "inspection": SEAMS | {"checkpoint"},
     "letters": SEAMS | {"admit"},
-    "rollback": SEAMS | {"checkpoint", "journal"},
+    "rollback": SEAMS | {"checkpoint", "journal", "ownership"},
     "assemble": EVERYTHING,
     "commands": EVERYTHING,
     "reference": EVERYTHING,

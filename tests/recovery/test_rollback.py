@@ -2,8 +2,9 @@
 
 import pytest
 
-from streamlearn.checkpoint import Checkpoints, Lock
+from streamlearn.checkpoint import Checkpoints
 from streamlearn.errors import CheckpointError, ConfigError
+from streamlearn.ownership import Ownership
 from streamlearn.rollback import roll_back
 from tests.fakes import MemorySource
 from tests.loops import drain, started
@@ -80,7 +81,7 @@ def test_a_number_that_is_not_kept_is_refused_with_those_that_are(ran):
 
 def test_a_running_daemon_is_left_alone(ran):
     folder, kept, _ = ran
-    lock = Lock(folder)
+    lock = Ownership(folder)
     with pytest.raises(CheckpointError, match="is locked"):
         roll_back(folder, kept[0][0].number, resume="now", now_ms=0)
     lock.release()
