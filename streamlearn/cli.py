@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from streamlearn import __version__
-from streamlearn.errors import StreamlearnError
+from streamlearn.errors import ConfigError, StreamlearnError
+from streamlearn.settings import read
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")  # before torch and numpy: a second thread costs far more than it gives here
@@ -120,6 +121,24 @@ def rollback(
     from streamlearn.rollback import rolled_back  # noqa: PLC0415  the other commands do not need it
 
     _print(rolled_back(state_dir, number, resume), as_json=as_json)
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Option("--follow", metavar="DIR", help="folder of snapshots, as the daemon's log names it")],
+    name: Annotated[str, typer.Option(help="name of the model in /v2/models/NAME")] = "model",
+    host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen at; several servers of one machine may share it")] = 8080,
+    module: Annotated[str, typer.Option(help="factory of a network of your own, package.module:factory")] = "",
+) -> None:
+    """Answer from the snapshots that another process publishes; any number of these."""
+    from streamlearn.serving import follower, http, service  # noqa: PLC0415  the other commands do not need it
+
+    if not folder.is_dir():
+        raise ConfigError(f"--follow {folder} is not there: expected the folder into which a daemon publishes")
+    settings = read(http.Settings, {"host": host, "port": port}, path="serve")
+    told = service.Service(model_name=name, settings=settings, module=module, status=str(folder.parent / "status.json"))
+    sys.exit(follower.run(told, folder))
 
 
 dead_letters = typer.Typer(help="Records that could not be learned.", no_args_is_help=True)

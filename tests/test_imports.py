@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": EVERYTHING,
     "reference": EVERYTHING,
     "warm": EVERYTHING,
-    "cli": SEAMS | {"config", "commands", "inspection", "rollback", "streamlearn"},
+    "cli": SEAMS | {"config", "commands", "inspection", "rollback", "serving", "streamlearn"},
     "__main__": {"cli"},
     "connectors": SEAMS,
     "streamlearn": set(),
