@@ -91,7 +91,7 @@ def test_an_own_module_is_imported_only_when_the_caller_names_it() -> None:
 
 
 def test_an_unknown_form_is_refused() -> None:
-    with pytest.raises(SnapshotError, match="asks for the form 'exec': expected one of mlp, nearest_mean, torch"):
+    with pytest.raises(SnapshotError, match="asks for the form 'exec': expected one of mlp, nearest_mean, pool, torch"):
         form_named("exec")
 
 

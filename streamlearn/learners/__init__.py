@@ -9,5 +9,10 @@ LEARNERS: dict[str, str] = {
     "la-er": "streamlearn.learners.replay:LaER",
     "mer": "streamlearn.learners.replay:MER",
     "sgd": "streamlearn.learners.online_sgd:OnlineSGD",
+    "pool": "streamlearn.learners.pool:Pool",
+    "quantile-ramps": "streamlearn.learners.alone:QuantileRamps",
+    "partitions": "streamlearn.learners.alone:Partitions",
+    "plastic-mlp": "streamlearn.learners.alone:PlasticMLP",
+    "label-law": "streamlearn.learners.alone:LabelLaw",
     "nearest-mean": "streamlearn.learners.nearest_mean:NearestMean",
 }

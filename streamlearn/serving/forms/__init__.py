@@ -13,6 +13,7 @@ Form: TypeAlias = Callable[[Mapping[str, Array], Mapping[str, Json], Array], Arr
 FORMS: dict[str, str] = {
     "mlp": "streamlearn.serving.forms.mlp",
     "nearest_mean": "streamlearn.serving.forms.nearest_mean",
+    "pool": "streamlearn.serving.forms.pool",
     "torch": "streamlearn.serving.forms.torch",
 }
 

@@ -1,0 +1,63 @@
+"""The real streams of the benchmark folder, in stream order, and what is said of a pass over one of them."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from streamlearn.records import Array
+
+FOLDER = "STREAMLEARN_DATA"
+TUNING = ("electricity", "insects_gradual", "covtype20k", "gas_drift")
+"""Streams on which settings may be chosen. All others are run with what was chosen."""
+HELD_OUT = (
+    "outdoor",
+    "ne_weather",
+    "keystroke",
+    "abrupt_insects",
+    "airlines2007",
+    "arabic_digits",
+    "wisdm",
+    "posture100k",
+    "interchanging_rbf60k",
+    "transient_chessboard60k",
+    "kdd99_first100k",
+)
+STREAMS = (*TUNING, *HELD_OUT)
+
+
+class Stream(NamedTuple):
+    """Rows in the order in which they came."""
+
+    name: str
+    x: Array  # float32 [n, columns]
+    y: Array  # int64 [n]
+
+
+def stream(name: str, rows: int | None = None) -> Stream:
+    """The first `rows` of a stream, or all. Errors: FileNotFoundError when STREAMLEARN_DATA does not name its folder."""
+    path = Path(os.environ.get(FOLDER, "")) / f"{name}.npz"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: expected the environment's {FOLDER} to name the folder of the benchmark data")
+    with np.load(path, allow_pickle=False) as held:
+        return Stream(name, held["x"][:rows].astype(np.float32), held["y"][:rows].astype(np.int64))
+
+
+def met(labels: Array) -> Array:
+    """Labels as rows of a label map: numbered in the order in which they are first met."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].astype(np.int64)
+
+
+def accuracy(labels: Array, answers: Array) -> float:
+    """Per cent of rows answered rightly; an answer of −1, none given, is wrong."""
+    return 100.0 * float((labels == answers).mean())
+
+
+def kappa(labels: Array, answers: Array) -> float:
+    """Cohen's κ in per cent: accuracy above that of answers drawn with the same frequencies, whatever the row."""
+    agreed = float((labels == answers).mean())
+    values = np.union1d(labels, answers)
+    chance = sum(float((labels == v).mean() * (answers == v).mean()) for v in values)
+    return 100.0 * (agreed - chance) / (1.0 - chance) if chance < 1.0 else 0.0
