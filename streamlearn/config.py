@@ -8,10 +8,10 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import yaml
-from pydantic import ConfigDict
+from pydantic import ConfigDict, PositiveInt, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -62,7 +62,7 @@ class SinkKeys(Named):
 class InputKeys(Section):
     """What one input is."""
 
-    shape: tuple[int, ...] = key(..., "shape of one input, for example [28, 28]", min_length=1)
+    shape: tuple[PositiveInt, ...] = key(..., "shape of one input, for example [28, 28]", min_length=1)
     transform: InputSettings = key(InputSettings(), "what is done to inputs before the network sees them")
 
 
@@ -78,6 +78,12 @@ class ModelKeys(Named):
     """The network; the other keys belong to it."""
 
     name: str = key("mlp", "mlp, conv, or module with `module: package.module:factory`")
+
+    @model_validator(mode="after")
+    def _names_its_module(self) -> Self:
+        if self.name == "module" and not self.rest.get("module"):
+            raise ValueError("name is 'module', but nothing says which: expected module: 'package.module:factory' beside it")
+        return self
 
 
 class LearnerKeys(Named):
@@ -138,6 +144,7 @@ class Config(BaseSettings):
     label: LabelKeys = key(LabelKeys(), "what labels are")
     model: ModelKeys = key(ModelKeys(), "the network")
     learner: LearnerKeys = key(LearnerKeys(), "the learning method")
+    warm_start: Path | None = key(None, "file that `meta-train` wrote, where an empty state begins; empty: random values")
     metrics: Metrics.Settings = key(Metrics.Settings(), "prequential metrics")
     drift: Drift.Settings = key(Drift.Settings(), "detectors on the error")
     checkpoint: CheckpointKeys = key(CheckpointKeys(), "when the state is saved")
@@ -151,10 +158,10 @@ class Config(BaseSettings):
 
 def load(path: Path, flags: Mapping[str, Json] | None = None) -> Config:
     """The checked configuration. Errors: ConfigError, one line, naming the key and what was expected."""
-    return configure(_yaml(path), flags or {}, path=str(path))
+    return configure(_yaml(path), flags or {})
 
 
-def configure(values: Mapping[str, Json], flags: Mapping[str, Json] | None = None, *, path: str = "") -> Config:
+def configure(values: Mapping[str, Json], flags: Mapping[str, Json] | None = None) -> Config:
     """A configuration out of values, over which environment and flags win. Errors: ConfigError."""
     _refuse_unknown_variables()
 
@@ -174,7 +181,7 @@ def configure(values: Mapping[str, Json], flags: Mapping[str, Json] | None = Non
                 InitSettingsSource(settings_cls, dict(values)),
             )
 
-    return read(Layered, flags or {}, path=path)
+    return read(Layered, flags or {}, path="")
 
 
 def merged(flags: Sequence[str]) -> dict[str, Json]:

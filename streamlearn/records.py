@@ -1,7 +1,9 @@
 """The values that travel through the daemon. All are plain data over numpy; none knows torch, clocks or files."""
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -134,6 +136,40 @@ class State:
         """One state out of several, each under its name (which holds no `/`)."""
         arrays = {f"{name}/{k}": v for name, part in parts.items() for k, v in part.arrays.items()}
         return cls(arrays, {name: dict(part.values) for name, part in parts.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Initialisation:
+    """What meta-training ends in and a stream starts from: a network, what of it may still move, and how fast."""
+
+    algorithm: str
+    order: int | None  # of the meta-gradient; None where the algorithm has none
+    model: Mapping[str, Json]  # settings of the network
+    shape: tuple[int, ...]  # of one input
+    inputs: Mapping[str, Json]  # settings of the input transform
+    arrays: Mapping[str, Array]  # float32: `body.…`; with `head` "shared" also head.weight [1, width] and head.bias [1]
+    plastic: tuple[str, ...]  # names in `arrays` that the stream may move; the rows of its head always may
+    head: Literal["drawn", "zero", "shared"]  # where the head row of a new label begins
+    learning_rate: float  # of deployment, chosen on held-out classes
+    duration: float | None = None  # how long gradient flow adapts, where that was learned; in steps of rate 1
+    split: str = ""  # fingerprint of which classes were trained on and which were held out
+    seed: int = 0
+    steps: int = 0  # meta-steps it took
+    measures: Mapping[str, float] = field(default_factory=dict)  # on held-out classes
+
+    def values(self) -> dict[str, Json]:
+        """All but the arrays."""
+        named = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "arrays"}
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in named.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of all of it: names, shapes and bytes of the arrays, and the values."""
+        sha = hashlib.sha256(json.dumps(self.values(), sort_keys=True).encode())
+        for name in sorted(self.arrays):
+            array = np.ascontiguousarray(self.arrays[name])
+            sha.update(f"{name}:{array.dtype.str}:{array.shape};".encode() + array.tobytes())
+        return sha.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from streamlearn.errors import ConfigError
 from streamlearn.models.classifier import MIN_CAPACITY, Classifier, ModelSettings, build, capacity_for, head_row
@@ -149,3 +151,54 @@ def test_a_body_that_breaks_reading_is_not_learning_is_refused(body: Callable[[]
 def test_a_factory_that_cannot_be_imported_is_a_configuration_error(name: str) -> None:
     with pytest.raises(ConfigError, match=r"expected 'package\.module:factory'"):
         build(ModelSettings(module=name), (6,), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "part", "expected"),
+    [
+        ({"name": "gated", "channels": 256}, (3, 28, 28), "body.trunk.", 1_188_864),
+        ({"name": "gated", "channels": 256}, (3, 28, 28), "body.gate.", 2_554_560),
+        ({"name": "split", "channels": 256, "layout": "strided"}, (84, 84), "body.", 2_952_960),
+    ],
+)
+def test_trunk_and_gate_have_the_weights_of_the_released_networks(
+    options: dict[str, Any], shape: tuple[int, ...], part: str, expected: int
+) -> None:
+    """Counted from the code of the authors of ANML and OML."""
+    network = build(ModelSettings(**options), shape, seed=0)
+    params = network.initial(0, torch.float32, "cpu")
+    assert sum(p.numel() for name, p in params.items() if name.startswith(part)) == expected
+    assert network.width == 2304
+
+
+def test_a_trunk_computes_convolution_norm_rectification_and_pooling() -> None:
+    network = build(ModelSettings(name="split", channels=3), (22, 20), seed=0)
+    params = {n: p + 0.1 for n, p in network.initial(0, torch.float64, "cpu").items()}
+    x = torch.randn(2, 22, 20, dtype=torch.float64)
+    h = x[:, None]
+    for i in range(3):
+        h = functional.conv2d(h, params[f"body.convs.{i}.weight"], params[f"body.convs.{i}.bias"])
+        h = functional.instance_norm(h, weight=params[f"body.norms.{i}.weight"], bias=params[f"body.norms.{i}.bias"])
+        h = functional.max_pool2d(h.clamp(min=0), 2) if i < 2 else h.clamp(min=0)
+    torch.testing.assert_close(network.features(params, x), h.flatten(1), rtol=1e-10, atol=1e-10)
+
+
+def test_a_gate_multiplies_the_features_of_its_trunk() -> None:
+    network = build(ModelSettings(name="gated", hidden=(5, 4)), (6,), seed=0)
+    params = {n: p + 0.1 for n, p in network.initial(0, torch.float64, "cpu").items()}
+    x = torch.randn(3, 6, dtype=torch.float64)
+
+    def mlp(part: str) -> Tensor:
+        h = x
+        for i in range(2):
+            h = (h @ params[f"{part}.layers.{i}.weight"] + params[f"{part}.layers.{i}.bias"]).clamp(min=0)
+        return h
+
+    gate = mlp("body.gate.0") @ params["body.gate.1.weight"].T + params["body.gate.1.bias"]
+    torch.testing.assert_close(network.features(params, x), mlp("body.trunk") / (1 + torch.exp(-gate)))
+
+
+@pytest.mark.parametrize("layout", ["pooled", "strided"])
+def test_images_too_small_for_a_layout_are_refused(layout: str) -> None:
+    with pytest.raises(ConfigError, match=rf"layout '{layout}' cannot take inputs of shape \[8, 8\]"):
+        build(ModelSettings(name="split", layout=layout, channels=2), (8, 8), seed=0)

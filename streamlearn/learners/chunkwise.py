@@ -59,7 +59,7 @@ class Chunkwise(ABC):
         self.kernel = "torch"
         self.allow_kernel_change = False
         self._dtype = getattr(torch, task.dtype)
-        self.network = build(task.model, task.shape, seed=task.seed)
+        self.network = build(task.model, task.shape, seed=task.seed, start=task.start)
         capacity = capacity_for(task.known)
         slow = self.network.initial(capacity, self._dtype, task.device)
         self.point = Point(
@@ -220,7 +220,7 @@ class Chunkwise(ABC):
         """See `protocols.Learner`."""
         parts = {name: _saved(weights) for name, weights in self.point.weights.items()}
         parts |= {"active": self.point.active.state(), "inputs": self.point.inputs.state()}
-        parts["kernel"] = State(values={"name": self.kernel})
+        parts |= {"kernel": State(values={"name": self.kernel}), "start": self.task.state()}
         parts["random"] = State({"permutations": self.generator.get_state().numpy().copy()})
         if self.memory is not None:
             parts["memory"] = self.memory.state()
@@ -229,6 +229,7 @@ class Chunkwise(ABC):
     def restore(self, state: State) -> None:
         """See `protocols.Learner`."""
         self._check_kernel(state.under("kernel").values.get("name"))
+        self.task.check(state.under("start"))
         weights = {name: self._restored(name, state.under(name)) for name in self.point.weights}
         active, inputs = self.point.active.restored(state.under("active")), self.point.inputs.restored(state.under("inputs"))
         if self.memory is not None:
@@ -269,7 +270,8 @@ class Chunkwise(ABC):
         return Answering(form, arrays | self.point.inputs.arrays(), settings | self.point.inputs.values())
 
     def _published(self, weights: Params, width: int) -> dict[str, Array]:
-        arrays: dict[str, Array] = {name: p.detach().float().cpu().numpy().copy() for name, p in weights.items()}
+        whole = {**self.network.fixed, **weights}
+        arrays: dict[str, Array] = {name: p.detach().float().cpu().numpy().copy() for name, p in whole.items()}
         return arrays | {part: arrays[part][:width] for part in ("head.weight", "head.bias")}
 
     def memory_labels(self) -> Mapping[int, int]:

@@ -99,7 +99,7 @@ class LookAhead(Chunkwise):
     def _wants_compiling(self) -> bool:
         own, wish = self.settings, self.settings.kernel
         plain = own.second_order or own.inner_clip is not None or own.max_contexts > 0 or self.task.device != "cpu"
-        can = self._constants() is not None and not plain and isinstance(self.network.body, MLP)
+        can = self._constants() is not None and not plain and isinstance(self.network.body, MLP) and self.network.is_whole
         if wish == "numba" and not can:
             raise ConfigError(
                 "learner.kernel is 'numba': expected a first-order learner without inner_clip and max_contexts, with the "

@@ -1,22 +1,27 @@
-"""Nearest class mean on inputs: the control. It cannot forget, and needs no gradient, so others should beat it."""
+"""Nearest class mean: the control. It cannot forget, and needs no gradient, so others should beat it.
+
+On inputs, or after a warm start on the features that its network makes of them.
+"""
 
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
 from streamlearn.errors import CheckpointError
 from streamlearn.inputs import Inputs
 from streamlearn.learners.chunkwise import joined_logits
 from streamlearn.learners.task import Task, check_chunks, check_labels
-from streamlearn.models.classifier import capacity_for
+from streamlearn.models.classifier import Classifier, build, capacity_for
+from streamlearn.models.mlp import MLP
 from streamlearn.records import About, Answering, Array, Batch, LearnReport, State
 from streamlearn.settings import Section, key
 
 
 class NearestMean:
-    """Logits are x·μ − ½‖μ‖², which orders labels as −½‖x − μ‖² does. Means are exact, in float64, of raw inputs.
+    """Logits are x·μ − ½‖μ‖², which orders labels as −½‖x − μ‖² does. Means are exact, in float64, of raw inputs or features.
 
-    Source  Welford 1962, one row at a time. The input transform is applied to mean and question alike.
+    Source  Welford 1962, one row at a time. On inputs, the transform is applied to mean and question alike.
     """
 
     class Settings(Section):
@@ -30,14 +35,15 @@ class NearestMean:
         self.chunk = settings.chunk
         self.task = task
         self._inputs = Inputs.fresh(task.inputs, task.shape)
-        self._size = int(np.prod(task.shape))
+        self._network = None if task.start is None else _Network(task)
+        self._size = int(np.prod(task.shape)) if self._network is None else self._network.classifier.width
         self._means = np.zeros((capacity_for(0), self._size))
         self._counts = np.zeros(capacity_for(0), np.int64)
 
     def predict(self, x: Array, *, about: About = "auto") -> Array:  # noqa: ARG002 the protocol's word; here all questions get one answer
         """See `protocols.Learner`."""
         means, active = self._transformed_means()
-        flat = self._inputs.apply(np.asarray(x, np.float32)).reshape(len(x), self._size)
+        flat = self._asked(np.asarray(x, np.float32))
         logits = flat @ means.T - 0.5 * (means**2).sum(1)
         return np.where(active, logits, np.float32(-np.inf)).astype(np.float32)
 
@@ -58,9 +64,15 @@ class NearestMean:
     def _take(self, rows: Batch) -> None:
         self._grow(int(rows.labels.max()) + 1)
         self._inputs = self._inputs.learned(rows.x)
-        for x, label in zip(rows.x.reshape(len(rows), self._size), rows.labels.tolist(), strict=True):
+        features = rows.x.reshape(len(rows), self._size) if self._network is None else self._asked(rows.x)
+        for x, label in zip(features, rows.labels.tolist(), strict=True):
             self._counts[label] += 1
             self._means[label] += (x - self._means[label]) / self._counts[label]
+
+    def _asked(self, x: Array) -> Array:
+        """What is compared with the means, [n, size]."""
+        x = self._inputs.apply(x)
+        return x.reshape(len(x), self._size) if self._network is None else self._network.features(x)
 
     def _grow(self, rows: int) -> None:
         extra = capacity_for(rows) - len(self._counts)
@@ -71,16 +83,19 @@ class NearestMean:
     def _transformed_means(self) -> tuple[Array, Array]:
         met = np.flatnonzero(self._counts)
         width = int(met[-1]) + 1 if len(met) else 0
-        means = self._inputs.apply(self._means[:width].astype(np.float32).reshape(width, *self.task.shape))
-        return means.reshape(width, self._size), self._counts[:width] > 0
+        means = self._means[:width].astype(np.float32)
+        if self._network is None:
+            means = self._inputs.apply(means.reshape(width, *self.task.shape)).reshape(width, self._size)
+        return means, self._counts[:width] > 0
 
     def state(self) -> State:
         """See `protocols.Learner`."""
         own = State({"means": self._means.copy(), "counts": self._counts.copy()})
-        return State.nest({"classes": own, "inputs": self._inputs.state()})
+        return State.nest({"classes": own, "inputs": self._inputs.state(), "start": self.task.state()})
 
     def restore(self, state: State) -> None:
         """See `protocols.Learner`."""
+        self.task.check(state.under("start"))
         classes = state.under("classes")
         means = np.array(classes.arrays["means"])
         if means.shape[1:] != (self._size,):
@@ -91,9 +106,34 @@ class NearestMean:
     def answering(self) -> Answering:
         """See `protocols.Learner`."""
         means, active = self._transformed_means()
+        if self._network is not None:
+            return self._network.answering(means, active, self._inputs)
         arrays = {"means": np.array(means), "active": active.astype(np.uint8)}
         return Answering("nearest_mean", arrays | self._inputs.arrays(), self._inputs.values())
 
     def memory_labels(self) -> Mapping[int, int]:
         """See `protocols.Learner`."""
         return {}
+
+
+class _Network:
+    """A warm start's body, none of which moves here."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.classifier: Classifier = build(task.model, task.shape, seed=task.seed, start=task.start)
+        self._params = self.classifier.initial(0, torch.float32, "cpu")
+
+    def features(self, x: Array) -> Array:
+        """float32 [n, width] of transformed inputs."""
+        with torch.no_grad():
+            features: Array = self.classifier.features(self._params, torch.tensor(x)).numpy()
+        return features
+
+    def answering(self, means: Array, active: Array, inputs: Inputs) -> Answering:
+        """The nearest mean is a linear head: rows μ, biases −½‖μ‖²."""
+        body = {name: p.numpy().copy() for name, p in {**self.classifier.fixed, **self._params}.items()}
+        head = {"head.weight": means.copy(), "head.bias": -0.5 * (means**2).sum(1), "active": active.astype(np.uint8)}
+        settings = {"model": self.task.model.model_dump(mode="json"), "shape": list(self.task.shape)}
+        form = "mlp" if isinstance(self.classifier.body, MLP) else "torch"
+        return Answering(form, body | head | inputs.arrays(), settings | inputs.values())

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from streamlearn.errors import CheckpointError
 from streamlearn.inputs import InputSettings
 from streamlearn.models.classifier import ModelSettings
+from streamlearn.records import Initialisation, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,20 @@ class Task:
     inputs: InputSettings = field(default_factory=InputSettings)
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
+    start: Initialisation | None = None  # a warm start, made with this shape, model and inputs
+
+    def state(self) -> State:
+        """What a checkpoint remembers of the warm start, whose fixed parameters it does not hold."""
+        return State(values={"fingerprint": self.start.fingerprint if self.start else None})
+
+    def check(self, state: State) -> None:
+        """Errors: CheckpointError when `state` was given under another warm start."""
+        kept, ours = state.values.get("fingerprint"), self.state().values["fingerprint"]
+        if kept != ours:
+            raise CheckpointError(
+                f"checkpoint went on from the warm start {kept or 'none'}, the configuration names {ours or 'none'}: "
+                "name the same file under warm_start, or start from an empty state"
+            )
 
 
 def check_labels(labels: Iterable[int], max_labels: int) -> None:

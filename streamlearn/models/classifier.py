@@ -16,7 +16,10 @@ from torch.func import functional_call
 
 from streamlearn.errors import ConfigError
 from streamlearn.models.conv import Conv
+from streamlearn.models.gated import Gated
 from streamlearn.models.mlp import MLP
+from streamlearn.models.split import Split
+from streamlearn.records import Initialisation
 from streamlearn.settings import Section, key
 
 Params: TypeAlias = dict[str, Tensor]
@@ -27,44 +30,70 @@ MIN_CAPACITY = 16
 class ModelSettings(Section):
     """The network between inputs and labels."""
 
-    name: Literal["mlp", "conv"] = key("mlp", "which built-in network")
-    hidden: tuple[int, ...] = key((100, 100), "sizes of the linear layers before the head")
-    channels: int = key(160, "channels of each convolution (conv)", ge=1)
+    name: Literal["mlp", "conv", "split", "gated"] = key("mlp", "which built-in network")
+    hidden: tuple[int, ...] = key((100, 100), "sizes of the linear layers before the head (mlp, conv; gated on vectors)")
+    channels: int = key(160, "channels of each convolution (conv, split, gated)", ge=1)
+    gate_channels: int = key(112, "channels of each convolution of the gate (gated)", ge=1)
+    layout: Literal["pooled", "strided", "conv4"] = key("pooled", "which convolutions: of ANML, OML or MAML (split, gated)")
     channels_last: bool = key(False, "images come as height, width, channels (conv)")
     module: str = key("", 'own network instead: "package.module:factory"; factory(shape) returns a body without a head')
 
 
 class Classifier:
-    """Logits of a body and a head: nothing is held but the body's structure and the seed of its first values."""
+    """Logits of a body and a head: nothing is held but the body's structure, what of it is fixed, and its first values.
 
-    def __init__(self, body: nn.Module, shape: Shape, *, seed: int) -> None:
+    After a warm start, what the stream may not move is in `fixed` and takes no part in any params.
+    """
+
+    def __init__(self, body: nn.Module, shape: Shape, *, seed: int, start: Initialisation | None = None) -> None:
         self.body = body.eval()
         self.width = _checked_width(body, shape)
         self.seed = seed
-        self._frozen = {f"body.{name}": b.detach().clone() for name, b in body.named_buffers()}
+        self.start = start
+        self._moving, self.fixed = _parted(body, start)
+        self._buffers = {f"body.{name}": b.detach().clone() for name, b in body.named_buffers()}
+
+    @property
+    def is_whole(self) -> bool:
+        """True when params hold all of the network."""
+        return not self.fixed
 
     def initial(self, capacity: int, dtype: torch.dtype, device: str) -> Params:
-        """First values: `body.…`, `head.weight` [capacity, width], `head.bias` [capacity]."""
-        body = {f"body.{name}": p.detach().clone() for name, p in self.body.named_parameters()}
+        """First values of what may move: `body.…`, `head.weight` [capacity, width], `head.bias` [capacity]."""
+        self.fixed = {n: p.to(device, dtype) for n, p in self.fixed.items()}
+        body = {name: p.clone() for name, p in self._moving.items()}
         head = {"head.weight": torch.zeros(0, self.width), "head.bias": torch.zeros(0)}
         return {n: p.to(device, dtype) for n, p in self.grown({**body, **head}, capacity).items()}
 
     def grown(self, params: Params, capacity: int) -> Params:
         """The same with `capacity` head rows: old rows bit for bit, new ones from their own seeds."""
         weight, bias = params["head.weight"], params["head.bias"]
-        new = [head_row(self.seed, row, self.width) for row in range(len(bias), capacity)]
-        if not new:
+        if len(bias) >= capacity:
             return params
+        new_weight, new_bias = self._new_rows(len(bias), capacity)
         return {
             **params,
-            "head.weight": torch.cat([weight, torch.stack(new).to(weight)]),
-            "head.bias": torch.cat([bias, bias.new_zeros(len(new))]),
+            "head.weight": torch.cat([weight, new_weight.to(weight)]),
+            "head.bias": torch.cat([bias, new_bias.to(bias)]),
         }
+
+    def _new_rows(self, first: int, end: int) -> tuple[Tensor, Tensor]:
+        policy, count = "drawn" if self.start is None else self.start.head, end - first
+        if self.start is not None and policy == "shared":
+            row, bias = (torch.from_numpy(self.start.arrays[f"head.{part}"]) for part in ("weight", "bias"))
+            return row.expand(count, -1), bias.expand(count)
+        if policy == "zero":
+            return torch.zeros(count, self.width), torch.zeros(count)
+        return torch.stack([head_row(self.seed, row, self.width) for row in range(first, end)]), torch.zeros(count)
 
     def logits(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """[n, capacity] for inputs [n, *shape]. Differentiable, and safe under `vmap` over parameters."""
-        features = self._mlp(params, x) if isinstance(self.body, MLP) else self._call(params, x)
-        return torch.nn.functional.linear(features, params["head.weight"], params["head.bias"])
+        return torch.nn.functional.linear(self.features(params, x), params["head.weight"], params["head.bias"])
+
+    def features(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """[n, width]: what the head is given."""
+        params = {**self._buffers, **self.fixed, **params}
+        return self._mlp(params, x) if isinstance(self.body, MLP) else self._call(params, x)
 
     def _mlp(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         x = x.flatten(1)
@@ -73,19 +102,18 @@ class Classifier:
         return x
 
     def _call(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        named = {**self._frozen, **params}
-        body = {name.removeprefix("body."): p for name, p in named.items() if name.startswith("body.")}
+        body = {name.removeprefix("body."): p for name, p in params.items() if name.startswith("body.")}
         return cast(Tensor, functional_call(self.body, body, (x,)))
 
 
-def build(settings: ModelSettings, shape: Shape, *, seed: int) -> Classifier:
-    """The classifier that `settings` name. The global random state neither matters nor moves.
+def build(settings: ModelSettings, shape: Shape, *, seed: int, start: Initialisation | None = None) -> Classifier:
+    """The classifier that `settings` name, at the values of `start`. The global random state neither matters nor moves.
 
-    Errors  ConfigError when the module cannot be imported, mixes rows, or keeps statistics.
+    Errors  ConfigError when the module cannot be imported, mixes rows, or keeps statistics, or `start` is for another one.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed_seed(seed, 0))
-        return Classifier(_body(settings, shape), shape, seed=seed)
+        return Classifier(_body(settings, shape), shape, seed=seed, start=start)
 
 
 def capacity_for(rows: int) -> int:
@@ -109,7 +137,28 @@ def _body(settings: ModelSettings, shape: Shape) -> nn.Module:
         return _imported(settings.module)(shape)
     if settings.name == "conv":
         return Conv(shape, settings.channels, settings.hidden, channels_last=settings.channels_last)
+    if settings.name == "split":
+        return Split(shape, settings.channels, settings.layout)
+    if settings.name == "gated":
+        own = {"channels": settings.channels, "gate_channels": settings.gate_channels}
+        return Gated(shape, **own, layout=settings.layout, hidden=settings.hidden)
     return MLP(shape, settings.hidden)
+
+
+def _parted(body: nn.Module, start: Initialisation | None) -> tuple[Params, Params]:
+    """Parameters that may move, and those that may not."""
+    named = {f"body.{name}": p.detach() for name, p in body.named_parameters()}
+    if start is None:
+        return named, {}
+    kept = {name: array for name, array in start.arrays.items() if name.startswith("body.")}
+    for name in sorted(named.keys() | kept.keys()):
+        ours, theirs = (str(list(each[name].shape)) if name in each else "nothing" for each in (named, kept))
+        if ours != theirs:
+            raise ConfigError(
+                f"warm start holds {theirs} for '{name}', the model has {ours}: expected the model it was made with"
+            )
+    values = {name: torch.tensor(kept[name]) for name in named}
+    return {n: p for n, p in values.items() if n in start.plastic}, {n: p for n, p in values.items() if n not in start.plastic}
 
 
 def _imported(name: str) -> Callable[[Shape], nn.Module]:

@@ -1,0 +1,1 @@
+"""Before the stream: a labelled corpus → episodes → a warm start."""
