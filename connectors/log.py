@@ -62,7 +62,7 @@ class LogSource:
         except (sqlite3.Error, OSError, msgspec.ValidationError) as error:
             raise SourceError(f"log {self._settings.path} cannot be opened: {error}") from error
         asked = positions.get(self.partition)
-        first_start = end if self._settings.start == "latest" and not positions else begin
+        first_start = end if self._settings.start == "latest" else begin
         self._position = first_start if asked is None else asked
         if self._position > end:
             raise PositionLostError(

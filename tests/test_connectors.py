@@ -131,7 +131,12 @@ def test_a_line_that_is_too_long_is_cut_and_its_neighbours_are_whole(tmp_path: P
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"one\n" + b"x" * 3_000_000 + b"\nthree\n" + b"y" * 10)
     source = opened(path, at, max_line_bytes=10)
-    assert values(source) == [(0, b"one"), (1, b"x" * 10), (2, b"three"), (3, b"y" * 10)][at:]
+    assert [line for _ in range(5) for line in values(source, 1)] == [
+        (0, b"one"),
+        (1, b"x" * 10),
+        (2, b"three"),
+        (3, b"y" * 10),
+    ][at:]
     assert source.ends() == {"a[0]": 4}
     source.close()
 
@@ -260,6 +265,16 @@ def test_a_message_line_is_readable_text(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == wanted
 
 
+def test_flushing_a_file_syncs_it_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append((tmp_path / "a.messages").read_text()))
+    sink = open_sink("file", {"path": str(tmp_path / "a.messages")})
+    sink.write([Message(b"one")])
+    sink.flush(1.0)
+    assert synced == ['{"value":"one"}\n']
+    sink.close()
+
+
 def test_a_full_disk_is_a_sink_error_and_writing_again_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.messages"
     sink = open_sink("file", {"path": str(path)})
@@ -357,6 +372,7 @@ def test_the_pace_is_kept_without_drift_and_begins_at_the_position_sought() -> N
         taken += len(source.poll(500, 0.1))
         assert taken == int((clock.now - 100.0) * 50)
     assert 495 <= taken <= 510
+    assert source.positions() == {"synthetic[0]": 1000 + taken}
     clock.now += 10
     assert source.ends()["synthetic[0]"] - source.positions()["synthetic[0]"] == 500
     assert len(source.poll(300, 0.0)) == 300
@@ -378,6 +394,7 @@ def features(records: Any) -> tuple[Any, Any]:
 def test_the_same_seed_gives_the_same_stream_and_another_seed_another() -> None:
     first = synthetic(seed=5).poll(1000, 0.0)
     assert synthetic(seed=5, at=300).poll(700, 0.0) == first[300:]
+    assert len({record.value for record in synthetic(drift="none").poll(1000, 0.0)}) == 1000
     assert [r.value for r in synthetic(seed=6).poll(1000, 0.0)] != [r.value for r in first]
 
 

@@ -212,12 +212,13 @@ def test_positions_are_committed_for_lag_tools_only_with_a_group(kafka: str, top
     assert found(opened(group_id=f"group of {topic}"), 5)[0] == (0, b"0")
 
 
-def test_a_topic_that_does_not_exist_is_a_source_error_and_is_not_made(kafka: str, kafka_admin: Any) -> None:
-    source = open_source("kafka", {"bootstrap_servers": kafka, "topics": ["not-there"], "timeout_s": 0.5})
-    with pytest.raises(SourceError, match="has no topic not-there, or does not show it"):
+def test_a_topic_that_does_not_exist_is_a_source_error_and_is_not_made(kafka: str, kafka_admin: Any, topic: str) -> None:
+    missing = f"not-{topic}"
+    source = open_source("kafka", {"bootstrap_servers": kafka, "topics": [topic, missing], "timeout_s": 0.5})
+    with pytest.raises(SourceError, match=f"has no topic {missing}, or does not show it"):
         source.seek({})
     source.close()
-    assert "not-there" not in kafka_admin.list_topics()
+    assert missing not in kafka_admin.list_topics()
 
 
 def test_a_saved_partition_that_is_gone_is_lost(kafka: str, topic: str) -> None:
@@ -307,6 +308,24 @@ def _read_through_errors(source: Any, n: int) -> list[Record]:
         except SourceError:
             threading.Event().wait(0.1)
     return records
+
+
+def test_what_is_on_its_way_is_bounded(kafka: str, topic: str, opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connectors.kafka.IN_FLIGHT", 10)
+    sink = KafkaSink(KafkaSink.Settings(bootstrap_servers=kafka, topic=topic))
+    sink.write([Message(b"%d" % i) for i in range(35)])
+    assert len(sink._pending) == 5
+    sink.close()
+    assert [value for _, value in found(opened(), 35)] == numbers(35)
+
+
+def test_a_header_without_a_value_is_empty(kafka: str, topic: str, opened: Any) -> None:
+    """kafka-python cannot write one."""
+    confluent_kafka = pytest.importorskip("confluent_kafka")
+    producer = confluent_kafka.Producer({"bootstrap.servers": kafka})
+    producer.produce(topic, b"v", headers=[("a", None), ("b", b"1")])
+    producer.flush(10)
+    assert [record.headers for record in read(opened(), 1)] == [(("a", b""), ("b", b"1"))]
 
 
 def test_a_message_that_is_too_large_is_a_sink_error(kafka: str, topic: str) -> None:

@@ -12,7 +12,7 @@ from streamlearn.records import Array, Label, Record, Sample
 def wire_type(shape: tuple[int, ...], *, raw: bool) -> type[msgspec.Struct]:
     """A struct that msgspec checks while it parses: features flat or nested as `shape`, and also as bytes when `raw`.
 
-    Its fields nest no deeper than the shape, so that lengths that lie cannot make the parser allocate level upon level.
+    Nothing in it nests deeper than the shape, so that what is decoded is bounded by the value's own length.
     """
     features: Any = list[float]
     for _ in shape[1:]:
