@@ -25,15 +25,18 @@ from streamlearn.drift import Drift
 from streamlearn.due import Due
 from streamlearn.errors import ConfigError
 from streamlearn.follower_files import FollowerFiles
+from streamlearn.inputs import InputSettings
 from streamlearn.journal import Journal
 from streamlearn.labels import LabelMap
 from streamlearn.learners import LEARNERS
 from streamlearn.learners.task import Task
+from streamlearn.meta import warm_start
 from streamlearn.metrics import Metrics
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.prefetch import Intake, Prefetch
 from streamlearn.prequential import Parts, Prequential
 from streamlearn.protocols import Decoder, Learner, Publisher, Sink, Source
+from streamlearn.records import Initialisation
 from streamlearn.scrape import Info, Listening, Telemetry
 from streamlearn.serving import http
 from streamlearn.serving.hosts import Followers, InProcess
@@ -66,17 +69,29 @@ def learner(config: Config) -> Learner:
 
 
 def task(config: Config) -> Task:
-    """What every learner is told beside its own settings."""
-    model = config.model.rest | ({} if config.model.name == "module" else {"name": config.model.name})
+    """What every learner is told beside its own settings. Errors: ConfigError, also for a warm start that does not fit."""
+    given = config.model.rest | ({} if config.model.name == "module" else {"name": config.model.name})
+    model = read(ModelSettings, given, path="model")
+    start = None if config.warm_start is None else _warm_start(config, config.warm_start, model)
     return Task(
         shape=config.input.shape,
         max_labels=config.label.max_labels,
         known=len(config.label.known),
         seed=config.seed,
-        model=read(ModelSettings, model, path="model"),
-        inputs=config.input.transform,
+        model=model if start is None else ModelSettings(**start.model),
+        inputs=config.input.transform if start is None else InputSettings(**start.inputs),
         device=device(config.device),
+        start=start,
     )
+
+
+def _warm_start(config: Config, path: Path, model: ModelSettings) -> Initialisation:
+    start = warm_start.load(path)
+    said = set(config.model.rest) | (config.model.model_fields_set & {"name"} if not model.module else set())
+    keys = model.model_dump(mode="json", include=said | {"module"})  # which code is imported, the configuration alone says
+    inputs = config.input.transform.model_dump(mode="json", exclude_unset=True)
+    warm_start.check_fits(start, shape=config.input.shape, model=keys, inputs=inputs)
+    return start
 
 
 def device(name: str) -> str:
