@@ -64,7 +64,11 @@ def learner(config: Config) -> Learner:
         raise ConfigError(f"learner.name '{config.learner.name}' is not known: {hint}")
     module, _, name = path.partition(":")
     kind = getattr(import_module(module), name)
-    made: Learner = kind(read(kind.Settings, config.learner.rest, path="learner"), task(config))
+    settings = read(kind.Settings, config.learner.rest, path="learner")
+    try:
+        made: Learner = kind(settings, task(config))
+    except ValueError as error:  # settings that are right one by one, and do not go together
+        raise ConfigError(f"learner: {error}") from error
     return made
 
 
@@ -98,7 +102,10 @@ def device(name: str) -> str:
     """`auto` resolved. Errors: ConfigError when the device is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise ConfigError(f"device is '{name}': expected cpu, cuda, cuda:N or auto")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device is '{name}', but torch finds no CUDA device: expected cpu or auto here")
     return name
 
@@ -211,6 +218,7 @@ class Hosting:
 def hosting(config: Config) -> Hosting:
     """Followers of their own process, a server in this one, or none. Errors: ConfigError."""
     folder = live_folder(config.state_dir, str(config.publish.folder) if config.publish.folder else None)
+    log.info("snapshots.published_to", folder=str(folder))
     if not config.serve.enabled:
         return Hosting(FilePublisher(folder), folder, (), Servers())
     if config.serve.processes:

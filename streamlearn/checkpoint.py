@@ -99,15 +99,14 @@ class Checkpoints:
 
         Errors  CheckpointError when all are damaged, or when the newest was written by another schema.
         """
-        names = self.names()
-        for name in reversed(names):
+        for name in reversed(self.names()):
             try:
                 return self.read(name)
             except _DamagedError as error:
                 log.error("checkpoint.damaged", name=name, error=str(error), next_step="using the one before it")
                 (self.folder / name).rename(self.folder / f"torn-{name}")
-        if names:
-            raise CheckpointError(f"all {len(names)} checkpoints in {self.folder} are damaged: restore one, or move them away")
+        if damaged := len(list(self.folder.glob("torn-*"))):  # also those that an earlier start set aside
+            raise CheckpointError(f"all {damaged} checkpoints in {self.folder} are damaged: restore one, or move them away")
         return None
 
     def read(self, name: str) -> tuple[Checkpoint, Written]:

@@ -221,10 +221,14 @@ class Prefetch:
         self._durable = positions
 
     def stop(self, timeout_s: float) -> None:
-        """Stop polling and close the source; what was read ahead is dropped, and read again after the next start."""
+        """Stop polling and close the source; what was read ahead is dropped, and read again after the next start.
+
+        May be called when it never started, and twice.
+        """
         self._stop.set()
         self.intake.wake()
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
         source: Source | None = None

@@ -34,11 +34,11 @@ def append(path: Path, values: Sequence[bytes]) -> None:
     sink.close()
 
 
-def keys(state: Path, source: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+def keys(state: Path, reads: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     """Configuration of a daemon that serves nothing; `changes` are added section by section."""
     values: dict[str, Any] = {
         "state_dir": str(state),
-        "source": dict(source),
+        "source": dict(reads),
         "input": {"shape": list(SHAPE)},
         "model": {"name": "mlp", "hidden": [12]},
         "learner": {"name": "la-maml", "chunk": CHUNK, "glances": 1, "memory": {"rows": 50}},
@@ -51,10 +51,10 @@ def keys(state: Path, source: Mapping[str, Any], **changes: Any) -> dict[str, An
     return values
 
 
-def configured(state: Path, source: Mapping[str, Any], **changes: Any) -> Path:
+def configured(state: Path, reads: Mapping[str, Any], **changes: Any) -> Path:
     """The same as a file beside the state directory."""
     path = state.with_suffix(".yaml")
-    path.write_text(yaml.safe_dump(keys(state, source, **changes)))
+    path.write_text(yaml.safe_dump(keys(state, reads, **changes)))
     return path
 
 
