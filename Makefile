@@ -33,7 +33,7 @@ bench-rotations: $(READY) ## MNIST Rotations through a real Kafka and the served
 	$(BIN)/python -m benchmarks.rotations $(BENCH)
 
 kafka-up: $(READY) ## a real one-node Apache Kafka on 127.0.0.1:9092, from Maven coordinates
-	$(BIN)/python deploy/kafka/broker.py up
+	$(BIN)/python deploy/kafka/broker.py up --port 9092
 
 kafka-down: $(READY) ## stop it
 	$(BIN)/python deploy/kafka/broker.py down

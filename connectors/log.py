@@ -165,8 +165,8 @@ class LogSink:
         )
         timeout_s: float = key(10.0, "longest wait for another writer", unit="s", gt=0)
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+        self._settings, self._clock_ms = settings, clock_ms
         self._database: sqlite3.Connection | None = None
         self._buffer: list[Message] = []
 
@@ -212,14 +212,14 @@ class LogSink:
             raise
 
     def _insert(self, database: sqlite3.Connection, messages: Sequence[Message]) -> int:
-        """Payload bytes of what was new."""
-        position, added = _bounds(database)[1], 0
+        """Payload bytes of what was new. A message without a time gets that of its writing, as from a broker."""
+        position, added, now_ms = _bounds(database)[1], 0, self._clock_ms()
         for message in messages:
             if self._settings.unique_keys and _has_key(database, message.key):
                 continue
             headers = msgspec.msgpack.encode(message.headers) if message.headers else None
             size = len(message.value or b"") + len(message.key or b"") + len(headers or b"")
-            row = (position, message.value, message.key, headers, message.time_ms, size)
+            row = (position, message.value, message.key, headers, now_ms if message.time_ms is None else message.time_ms, size)
             database.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
             position, added = position + 1, added + size
         return added

@@ -146,7 +146,8 @@ def prequential(config: Config, *, state_dir: Path, publisher: Publisher) -> Pre
 def _dead_letter_sink(config: Config, state_dir: Path) -> Sink:
     if config.dead_letters.sink is not None:
         return sink(config.dead_letters.sink, path="dead_letters.sink")
-    return connectors.open_sink("log", {"path": str(state_dir / "dead_letters.sqlite"), "unique_keys": True})
+    bounded = {"unique_keys": True, "max_records": MAX_DEAD_LETTERS}
+    return connectors.open_sink("log", {"path": str(state_dir / "dead_letters.sqlite"), **bounded})
 
 
 def _answer_log(config: Config, admission: Admission, *, chunk: int) -> AnswerLog:
@@ -278,6 +279,7 @@ def samples_sink(config: Config) -> SamplesTo | None:
     return None
 
 
+MAX_DEAD_LETTERS = 100_000  # in the embedded log; the oldest go first
 KAFKA_CONNECTION = ("bootstrap_servers", "client", "timeout_s")
 
 

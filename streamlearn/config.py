@@ -124,7 +124,7 @@ class LogKeys(Section):
 class DeadLetterKeys(admit.Settings):
     """What becomes of records that cannot be learned, and where they are kept."""
 
-    sink: SinkKeys | None = key(None, "where dead letters go; empty: an embedded log in the state directory")
+    sink: SinkKeys | None = key(None, "where they go; empty: an embedded log of the newest 100,000 in the state directory")
 
 
 class Config(BaseSettings):
