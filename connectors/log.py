@@ -158,7 +158,7 @@ class LogSink:
         """Settings of the `log` sink."""
 
         path: Path = key(..., "the log's file; made when it is not there")
-        max_records: int | None = key(None, "records kept; the oldest go first; left out, no bound", ge=1)
+        max_records: int | None = key(None, "records kept; the oldest go first; left out, no bound", unit="records", ge=1)
         max_bytes: int | None = key(None, "payload kept; the oldest go first; left out, no bound", unit="bytes", ge=1)
         unique_keys: bool = key(
             False, "leave a message out when a record with its key is in the log: writing twice is harmless"

@@ -133,8 +133,8 @@ class Daemon:
     def _last_checkpoint(self) -> None:
         writer = self.loop.writer
         writer.wait()
-        self.loop.begin_checkpoint()
         failed = writer.failed
+        self.loop.begin_checkpoint()
         writer.wait()
         if writer.failed > failed:
             raise CheckpointError(

@@ -324,7 +324,7 @@ class Metrics:
         fade: float = key(0.999, "weight of a row against the next one in fading accuracy and loss", gt=0, le=1)
         window: int = key(1000, "rows that windowed accuracy and Cohen's kappa look back on", unit="records", ge=1)
         class_fade: float = key(0.99, "the same as fade, for recall, counted in rows of the class itself", gt=0, le=1)
-        top_labels: int = key(20, "labels with a recall of their own; the others share one figure", ge=0, le=100)
+        top_labels: int = key(20, "labels with a recall of their own; the others share one figure", unit="labels", ge=0, le=100)
         loss_floor: float = key(1e-6, "least probability a label is taken to have had in the loss", gt=0, lt=1)
 
     def __init__(self, parts: Mapping[str, AnswerMetric]) -> None:

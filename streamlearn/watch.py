@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from streamlearn.checkpoint import Written
 from streamlearn.prefetch import Prefetch
@@ -14,6 +15,8 @@ from streamlearn.records import Json
 from streamlearn.scrape import Telemetry
 from streamlearn.status import Status, lags, replace_file
 from streamlearn.telemetry import NOT_YET, Reading
+
+log = structlog.get_logger()
 
 
 class Servers:
@@ -74,11 +77,14 @@ class LoopWatch:
             self._telemetry.publish_seconds.observe(pauses.publish_s)
 
     def report(self, phase: str) -> None:
-        """Once a second: write, show, beat."""
-        self._status.write(self._prefetch.upstream, phase=phase)
+        """Once a second: write, show, beat. A disk that is full does not stop the learning."""
         self._telemetry.show(self._reading())
         self._loop.publisher.beat()
-        self._servers.tell()
+        try:
+            self._status.write(self._prefetch.upstream, phase=phase)
+            self._servers.tell()
+        except OSError as error:
+            log.warning("status.not_written", error=str(error), next_step="trying again in a second")
 
     def _saved(self, _: Written, seconds: float) -> None:
         self._telemetry.checkpoint_seconds.observe(seconds)
