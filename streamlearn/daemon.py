@@ -126,7 +126,7 @@ class Daemon:
         log.info("daemon.draining", reason=f"signal {self._signal}" if self._signal else "end of source")
         for service in services:
             service.withdraw()
-        prefetch.stop(self._deadlines.source_s)
+        prefetch.halt()
         self.loop.publish()
         self._last_checkpoint()
 

@@ -209,7 +209,7 @@ class Prefetch:
         self._start, self._poll_records, self._give_up_s, self._clock = positions, poll_records, give_up_s, clock
         self._durable: Positions | None = None
         self._skipped: Counter[str] = Counter()  # passed over, and no record of the partition came since
-        self._stop = threading.Event()
+        self._halt, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
 
     def start(self) -> None:
@@ -220,11 +220,16 @@ class Prefetch:
         """Any thread: these positions are in a durable checkpoint; tell the upstream when convenient."""
         self._durable = positions
 
+    def halt(self) -> None:
+        """Poll no more; the source stays open until `stop`, so that it can be told of a last checkpoint."""
+        self._halt.set()
+
     def stop(self, timeout_s: float) -> None:
-        """Stop polling and close the source; what was read ahead is dropped, and read again after the next start.
+        """Halt and close the source; what was read ahead is dropped, and read again after the next start.
 
         May be called when it never started, and twice.
         """
+        self._halt.set()
         self._stop.set()
         self.intake.wake()
         if self._thread.is_alive():
@@ -233,7 +238,7 @@ class Prefetch:
     def _run(self) -> None:
         source: Source | None = None
         retries = Retries(self._give_up_s, self._clock)
-        while not self._stop.is_set():
+        while not self._halt.is_set():
             try:
                 source = source or self._opened()
                 if self._read(source):
@@ -245,7 +250,7 @@ class Prefetch:
                 if isinstance(error, PositionLostError) or (pause_s := retries.pause_s()) is None:
                     self.intake.end(error)
                     break
-                self._stop.wait(pause_s)
+                self._halt.wait(pause_s)
             except StreamlearnError as error:  # no retry can help
                 self.intake.end(error)
                 break
@@ -253,6 +258,7 @@ class Prefetch:
                 log.exception("prefetch.failed")
                 self.intake.end(StreamlearnError(f"the prefetch thread failed: {error!r}"))
                 break
+        self._stop.wait()
         if source is not None:
             self._commit(source)
             source.close()
