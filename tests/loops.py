@@ -18,10 +18,10 @@ from streamlearn.prequential import Parts, Prequential
 from tests.fakes import MemoryPublisher, MemorySink, OrderLearner, PairDecoder
 
 
-def loop_on(folder, *, checkpoint_due, answers=None, max_records=20):
+def loop_on(folder, *, checkpoint_due, answers=None, max_records=20, letters=None):
     """A loop on a state directory, fresh: three rows a chunk, labels 0 and 1, and no clock."""
-    letters = DeadLetters(MemorySink(), Settings(), clock_ms=lambda: 0)
-    admission = Admission(LabelMap(max_labels=9, known=(0, 1)), letters)
+    dead_letters = DeadLetters(letters or MemorySink(), Settings(), clock_ms=lambda: 0)
+    admission = Admission(LabelMap(max_labels=9, known=(0, 1)), dead_letters)
     log = AnswersTo(answers, admission.labels, admission.positions, chunk=3) if answers else NoAnswerLog()
     parts = Parts(
         intake=Intake(max_records=64, max_bytes=1 << 20),
