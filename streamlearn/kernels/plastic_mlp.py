@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streamlearn.kernels.look_ahead_mlp import compiled
-from streamlearn.kernels.rows import Rows, add, chance, log_softmax, loss_gradient
+from streamlearn.kernels.rows import Rows, Terms, add_terms, chance, dot, log_softmax, loss_gradient, turn
 from streamlearn.records import Array
-
-LANES = 16
 
 
 class Recent(NamedTuple):
@@ -41,84 +39,85 @@ class Pace(NamedTuple):
 class Desk(NamedTuple):
     """Room to work; what lies there between rows means nothing."""
 
+    widths: Array  # int64 [layers]: outputs in use
     outputs: Array  # [layers, rows, widest]
     deltas: Array  # [layers, rows, widest]
-    grads: Any  # like the layers
-    sums: Array  # [LANES]
-    width: Array  # int64 [1]: labels in use
+    turned: Array  # [widest, most inputs]: a layer, transposed
+    terms: Terms
+    lanes: Array  # [LANES]
 
 
 @compiled
-def _dot(a: Array, b: Array, sums: Array) -> Any:
-    whole = len(b) - len(b) % LANES
-    total = sums[0] * 0
-    if whole:
-        sums[:] = 0
-        for start in range(0, whole, LANES):
-            for lane in range(LANES):
-                sums[lane] += a[start + lane] * b[start + lane]
-        for lane in range(LANES):
-            total += sums[lane]
-    for o in range(whole, len(b)):
-        total += a[o] * b[o]
-    return total
+def _below(layer: int, x: Array, desk: Desk) -> Array:
+    """What a layer takes, row by row."""
+    return x if layer == 0 else desk.outputs[layer - 1]
 
 
 @compiled
-def _forward(x: Array, rows: int, layers: Any, width: int, desk: Desk) -> None:
+def _forward(x: Array, count: int, layers: Any, desk: Desk) -> None:
     last = len(layers) - 1
     for layer in range(last + 1):
-        weights = layers[layer]
-        inputs, outputs = len(weights) - 1, width if layer == last else weights.shape[1]
-        for r in range(rows):
-            desk.outputs[layer, r, :outputs] = weights[inputs, :outputs]
-        for i in range(inputs):
-            for r in range(rows):
-                value = x[r, i] if layer == 0 else desk.outputs[layer - 1, r, i]
-                if value != 0:
-                    add(desk.outputs[layer, r, :outputs], value, weights[i, :outputs])
-        if layer < last:
-            for r in range(rows):
-                for o in range(outputs):
-                    if desk.outputs[layer, r, o] <= 0:  # noqa: PLR1730 unlike max, this lets NaN through, to be seen
-                        desk.outputs[layer, r, o] = 0
+        weights, below, outputs = layers[layer], _below(layer, x, desk), desk.outputs[layer]
+        inputs, width = len(weights) - 1, desk.widths[layer]
+        for r in range(count):
+            number = 0
+            for i in range(inputs):
+                desk.terms.picks[number], desk.terms.factors[number] = i, below[r, i]
+                number += below[r, i] != 0
+            for o in range(width):
+                outputs[r, o] = weights[inputs, o]
+            add_terms(outputs, r, width, number, desk.terms, weights)
+            if layer < last:
+                for o in range(width):
+                    if outputs[r, o] <= 0:  # noqa: PLR1730 unlike max, this lets NaN through, to be seen
+                        outputs[r, o] = 0
 
 
 @compiled
-def _backward(rows: int, layers: Any, width: int, desk: Desk) -> None:
+def _backward(count: int, layers: Any, desk: Desk) -> None:
     for layer in range(len(layers) - 1, 0, -1):
-        weights = layers[layer]
-        outputs = width if layer == len(layers) - 1 else weights.shape[1]
-        for i in range(len(weights) - 1):
-            for r in range(rows):
-                delta = desk.deltas[layer, r, :outputs]
-                fires = desk.outputs[layer - 1, r, i] > 0
-                desk.deltas[layer - 1, r, i] = _dot(weights[i, :outputs], delta, desk.sums) if fires else delta[0] * 0
+        width, inputs = desk.widths[layer], len(layers[layer]) - 1
+        deltas, below, earlier = desk.deltas[layer], desk.outputs[layer - 1], desk.deltas[layer - 1]
+        turn(layers[layer], width, desk.turned)
+        for r in range(count):
+            for o in range(width):
+                desk.terms.picks[o], desk.terms.factors[o] = o, deltas[r, o]
+            for i in range(inputs):
+                earlier[r, i] = 0
+            add_terms(earlier, r, inputs, width, desk.terms, desk.turned)
+            for i in range(inputs):
+                if below[r, i] <= 0:
+                    earlier[r, i] = 0
 
 
 @compiled
-def _gradient(x: Array, rows: int, layers: Any, width: int, desk: Desk) -> Any:
-    """Fills `desk.grads` with the sum over rows; returns the squared norm."""
-    last, total = len(layers) - 1, desk.sums[0] * 0
-    for layer in range(last + 1):
-        inputs, outputs = len(layers[layer]) - 1, width if layer == last else layers[layer].shape[1]
-        for i in range(inputs + 1):
-            grad = desk.grads[layer][i, :outputs]
-            grad[:] = 0
-            for r in range(rows):
-                value = desk.outputs[layer - 1, r, i] if layer > 0 and i < inputs else x[r, i] if i < inputs else total * 0 + 1
-                if value != 0:
-                    add(grad, value, desk.deltas[layer, r, :outputs])
-            total += _dot(grad, grad, desk.sums)
-    return total
-
-
-@compiled
-def _step(layers: Any, width: int, step: Any, desk: Desk) -> None:
+def _norm(x: Array, count: int, layers: Any, desk: Desk) -> float:
+    """Of the gradient summed over rows: it is a sum of outer products, so the rows' inner products give it."""
+    total = 0.0
     for layer in range(len(layers)):
-        outputs = width if layer == len(layers) - 1 else layers[layer].shape[1]
-        for i in range(len(layers[layer])):
-            add(layers[layer][i, :outputs], step, desk.grads[layer][i, :outputs])
+        width, inputs = desk.widths[layer], len(layers[layer]) - 1
+        below, deltas = _below(layer, x, desk), desk.deltas[layer]
+        for r in range(count):
+            mine, delta = below[r, :inputs], deltas[r, :width]
+            for s in range(r + 1):
+                product = (1.0 + dot(below, s, mine, desk.lanes)) * dot(deltas, s, delta, desk.lanes)
+                total += product * (1.0 if r == s else 2.0)
+    return float(np.sqrt(max(total, 0.0))) if total - total == 0 else np.inf
+
+
+@compiled
+def _step(x: Array, count: int, step: Any, layers: Any, desk: Desk) -> None:
+    """Move all layers by `step` times the gradient summed over rows."""
+    for layer in range(len(layers)):
+        weights, width, below, deltas = layers[layer], desk.widths[layer], _below(layer, x, desk), desk.deltas[layer]
+        inputs = len(weights) - 1
+        for i in range(inputs + 1):
+            terms = 0
+            for r in range(count):
+                factor = step if i == inputs else step * below[r, i]
+                desk.terms.picks[terms], desk.terms.factors[terms] = r, factor
+                terms += factor != 0
+            add_terms(weights, i, width, terms, desk.terms, deltas)
 
 
 @compiled
@@ -134,30 +133,23 @@ def _draw(number: int, seed: Any, recent: Recent, x: Array, labels: Array) -> in
 
 
 @compiled
-def _learn(count: int, x: Array, pace: Pace, held: Held, desk: Desk) -> None:
-    """One clipped step by the deltas on the desk, unless it is not finite."""
-    width = desk.width[0]
-    _backward(count, held.layers, width, desk)
-    norm = np.sqrt(float(_gradient(x, count, held.layers, width, desk))) / count
-    if np.isfinite(norm):
-        _step(held.layers, width, x.dtype.type(-pace.rate / count * min(1.0, pace.clip_norm / (norm + 1e-6))), desk)
-
-
-@compiled
 def run(rows: Rows, pace: Pace, held: Held, desk: Desk, out: Array) -> None:
     """Answer each row; then, where it is learned, one step on it and recent rows. A step that is not finite is left out."""
-    width, last, most = out.shape[1], len(held.layers) - 1, desk.outputs.shape[1]
-    desk.width[0] = width
+    width, last, most, layers = out.shape[1], len(held.layers) - 1, desk.outputs.shape[1], held.layers
+    desk.widths[last] = width
     x, y = np.zeros((most, rows.z.shape[1]), rows.z.dtype), np.zeros(most, np.int64)
     for n in range(len(out)):
         x[0], y[0] = rows.z[n], rows.labels[n]
         count = _draw(rows.numbers[n], pace.seed, held.recent, x, y) if rows.learned[n] else 1
-        _forward(x, count, held.layers, width, desk)
+        _forward(x, count, layers, desk)
         log_softmax(desk.outputs[last, 0, :width], rows.admitted, rows.numbers[n], out[n])
         if rows.learned[n]:
             for r in range(count):
                 loss_gradient(desk.outputs[last, r, :width], rows, n, y[r], desk.deltas[last, r, :width])
-            _learn(count, x, pace, held, desk)
+            _backward(count, layers, desk)
+            norm = _norm(x, count, layers, desk) / count
+            if np.isfinite(norm):
+                _step(x, count, x.dtype.type(-pace.rate / count * min(1.0, pace.clip_norm / (norm + 1e-6))), layers, desk)
             slot = held.recent.met[0] % len(held.recent.labels)
             held.recent.rows[slot], held.recent.labels[slot] = rows.z[n], rows.labels[n]
             held.recent.met[0] += 1

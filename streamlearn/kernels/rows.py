@@ -11,6 +11,7 @@ from streamlearn.kernels.look_ahead_mlp import compiled
 from streamlearn.records import Array
 
 GOLDEN, FIRST, SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+LANES = TURNED = 16
 SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11))
 UNIT = 1.0 / (1 << 53)
 
@@ -32,6 +33,66 @@ def add(total: Array, factor: Any, row: Array) -> None:
     """`total += factor * row`, entry by entry."""
     for o in range(len(total)):
         total[o] += factor * row[o]
+
+
+class Terms(NamedTuple):
+    """Room for the terms of a sum: lines of a table, and their factors."""
+
+    picks: Array  # int64 [most terms]
+    factors: Array  # [most terms]
+
+
+@compiled
+def add_terms(into: Array, line: int, width: int, count: int, terms: Terms, table: Array) -> None:  # noqa: PLR0917 a view costs as much as a short line
+    """`into[line, :width] += Σ factors[t] · table[picks[t], :width]` over the first `count` terms, up to four in one pass."""
+    picks, factors, whole = terms.picks, terms.factors, count - count % 4
+    for t in range(0, whole, 4):
+        a, b, c, d = factors[t], factors[t + 1], factors[t + 2], factors[t + 3]
+        i, j, k, m = picks[t], picks[t + 1], picks[t + 2], picks[t + 3]
+        for o in range(width):
+            into[line, o] += (a * table[i, o] + b * table[j, o]) + (c * table[k, o] + d * table[m, o])
+    if count - whole == 3:
+        a, b, c = factors[whole], factors[whole + 1], factors[whole + 2]
+        i, j, k = picks[whole], picks[whole + 1], picks[whole + 2]
+        for o in range(width):
+            into[line, o] += (a * table[i, o] + b * table[j, o]) + c * table[k, o]
+    elif count - whole == 2:
+        a, b, i, j = factors[whole], factors[whole + 1], picks[whole], picks[whole + 1]
+        for o in range(width):
+            into[line, o] += a * table[i, o] + b * table[j, o]
+    elif count - whole == 1:
+        a, i = factors[whole], picks[whole]
+        for o in range(width):
+            into[line, o] += a * table[i, o]
+
+
+@compiled
+def turn(table: Array, width: int, turned: Array) -> None:
+    """`turned[o, i] = table[i, o]` for all lines but the last, block by block, as caches like it."""
+    lines = len(table) - 1
+    for start in range(0, lines, TURNED):
+        end = min(start + TURNED, lines)
+        for o in range(width):
+            for i in range(start, end):
+                turned[o, i] = table[i, o]
+
+
+@compiled
+def dot(table: Array, line: int, other: Array, lanes: Array) -> Any:
+    """`table[line, :n] · other[:n]`, summed in LANES parts: without leave to reorder a sum, a compiler keeps to one."""
+    width = len(other)
+    whole = width - width % LANES
+    total = lanes[0] * 0
+    if whole:
+        lanes[:] = 0
+        for start in range(0, whole, LANES):
+            for lane in range(LANES):
+                lanes[lane] += table[line, start + lane] * other[start + lane]
+        for lane in range(LANES):
+            total += lanes[lane]
+    for p in range(whole, width):
+        total += table[line, p] * other[p]
+    return total
 
 
 @compiled

@@ -137,6 +137,7 @@ def numbers(seed: int, count: int, draw: int) -> float:
     return ((mixed ^ (mixed >> 31)) >> 11) / (1 << 53)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**40), st.integers(0, 255))
 def test_chances_are_those_of_splitmix(seed: int, count: int, draw: int) -> None:
     assert chance(np.uint64(seed), count, draw) == numbers(seed, count, draw)

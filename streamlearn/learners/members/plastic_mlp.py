@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from streamlearn.kernels import plastic_mlp as kernel
+from streamlearn.kernels.rows import LANES, Terms
 from streamlearn.learners.members.kept import copies, put_back
 from streamlearn.learners.members.member import Rows, Size, answers_for
 from streamlearn.models.classifier import head_row, mixed_seed
@@ -75,11 +76,12 @@ class PlasticMLP:
         return {f"layers.{i}": layer for i, layer in enumerate(self._layers)} | self._recent._asdict()
 
     def _new_desk(self) -> kernel.Desk:
-        rows, widest = self.settings.replay_rows + 1, max(layer.shape[1] for layer in self._layers)
-        room = (len(self._layers), rows, widest)
-        grads = tuple(np.zeros_like(layer) for layer in self._layers)
-        outputs, deltas, sums = (np.zeros(shape, self._dtype) for shape in (room, room, kernel.LANES))
-        return kernel.Desk(outputs, deltas, grads, sums, np.zeros(1, np.int64))
+        widths = np.array([layer.shape[1] for layer in self._layers])
+        rows, widest, longest = self.settings.replay_rows + 1, int(widths.max()), max(len(layer) for layer in self._layers)
+        most = max(rows, widest, longest)
+        shapes = ((len(widths), rows, widest), (len(widths), rows, widest), (widest, longest), most, LANES)
+        outputs, deltas, turned, factors, lanes = (np.zeros(shape, self._dtype) for shape in shapes)
+        return kernel.Desk(widths, outputs, deltas, turned, Terms(np.zeros(most, np.int64), factors), lanes)
 
     def memory_labels(self) -> Mapping[int, int]:
         """See `Member`."""
