@@ -83,7 +83,8 @@ class Inputs:
         """float32 [n, *shape] → the same shape, transformed."""
         if self.is_identity:
             return x
-        y = (x - self.shift) * self.gain
+        with np.errstate(invalid="ignore"):  # what is not finite stays so, and the update that it would give is undone
+            y = (x - self.shift) * self.gain
         return y if self.clip is None else y.clip(-self.clip, self.clip)
 
     def arrays(self) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 Rows hold untransformed inputs. A column may be anything that has one entry per row: input, label, time, stored logits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -83,9 +83,9 @@ class Reservoir:
             moved[j] = moved.get(i, i)
         return torch.tensor(picks, dtype=torch.int64)
 
-    def take(self, slots: Tensor) -> Columns:
-        """Copies of these rows."""
-        return {name: column[slots] for name, column in self.columns.items()}
+    def take(self, slots: Tensor, names: Iterable[str] | None = None) -> Columns:
+        """Copies of these rows: all columns, or those named."""
+        return {name: self.columns[name][slots] for name in (self.columns if names is None else names)}
 
     def resize(self, name: str, width: int) -> None:
         """Give the last axis of a column this length: zeros are added at its end, or entries cut off there."""

@@ -164,6 +164,34 @@ def _pre_activations(theta: Array, x: Array, bench: Bench) -> None:
 
 
 @compiled
+def _spans(bench: Bench) -> Array:
+    """Where a flat array holds what this update can move: weights of used features, and all that is not a weight of one."""
+    inputs, width, count = bench.sizes[0], bench.sizes[1], 0
+    spans = np.empty((inputs + 1, 2), np.int64)
+    for i in range(inputs):
+        if bench.used[i]:
+            if count > 0 and spans[count - 1, 1] == i * width:
+                spans[count - 1, 1] += width
+            else:
+                spans[count, 0], spans[count, 1] = i * width, (i + 1) * width
+                count += 1
+    spans[count, 0], spans[count, 1] = inputs * width, len(bench.grads)
+    return spans[: count + 1]
+
+
+@compiled
+def _clear(alpha: Array, floor: bool, bench: Bench) -> None:
+    """Sums at 0, and the first layer's step sizes as the inner loop takes them."""
+    bias, grads, effects, query = bench.sizes[0] * bench.sizes[1], bench.grads, bench.effects, bench.query
+    bench.steps[bias:] = 0
+    for start, end in _spans(bench):
+        for p in range(start, end):
+            grads[p] = 0
+            effects[p] = 0
+            query[p] = _rate(alpha[p], floor)
+
+
+@compiled
 def _turn(bench: Bench) -> None:
     """Transposed copies of the upper layers' fast weights."""
     for layer in range(1, len(bench.sizes) - 1):
@@ -176,12 +204,10 @@ def _turn(bench: Bench) -> None:
 
 
 @compiled
-def _pair_up(alpha: Array, x: Array, floor: bool, bench: Bench) -> None:
+def _pair_up(x: Array, bench: Bench) -> None:
     """P: what one inner gradient of the first layer does to the pre-activations of the others."""
     inputs, width, kept, most = bench.sizes[0], bench.sizes[1], len(x) - bench.fresh, len(bench.all_rows)
     pairs, terms, own = bench.pairs, bench.terms, np.empty(inputs, np.int64)
-    for p in range(inputs * width):
-        bench.query[p] = _rate(alpha[p], floor)
     table = bench.query[: inputs * width].reshape(inputs, width)
     pairs[:] = 0
     for j in range(bench.fresh):
@@ -382,36 +408,44 @@ def _first_layer(x: Array, bench: Bench, learns: bool) -> None:
 
 
 @compiled
-def _clipping(grads: Array, share: Any, max_norm: Any) -> Any:
-    """What clips `share` times these gradients to `max_norm`."""
-    sums = np.zeros(LANES, grads.dtype)
-    whole = len(grads) - len(grads) % LANES
-    for start in range(0, whole, LANES):
+def _add_squares(sums: Array, values: Array, start: int, end: int) -> None:
+    """Add the squares of values[start:end] to `sums`, lane by lane."""
+    whole = end - (end - start) % LANES
+    for block in range(start, whole, LANES):
         for lane in range(LANES):
-            sums[lane] += grads[start + lane] * grads[start + lane]
-    for p in range(whole, len(grads)):
-        sums[0] += grads[p] * grads[p]
-    scale = max_norm / (np.sqrt(sums.sum()) * share + grads.dtype.type(1e-6))
-    return scale if not scale > 1 else grads.dtype.type(1)
+            sums[lane] += values[block + lane] * values[block + lane]
+    for p in range(whole, end):
+        sums[0] += values[p] * values[p]
+
+
+@compiled
+def _clipping(squares: Any, share: Any, max_norm: Any) -> Any:
+    """What clips `share` times gradients with this sum of squares to `max_norm`."""
+    one = squares.dtype.type(1)
+    scale = max_norm / (np.sqrt(squares.sum()) * share + squares.dtype.type(1e-6))
+    return scale if not scale > one else one
 
 
 @compiled
 def _finish(weights: Weights, steps: int, rates: Rates, bench: Bench) -> None:
     """Mean over steps, the floor's own derivative, both norms clipped, then step sizes and weights."""
-    theta, alpha, grads, effects = weights.theta, weights.alpha, bench.grads, bench.effects
-    share, width, outer_lr = theta.dtype.type(1) / theta.dtype.type(steps), bench.sizes[1], rates.outer_lr[0]
-    if rates.floor:
-        for p in range(len(alpha)):
-            if alpha[p] <= 0:
-                effects[p] = 0
-    grow = rates.meta_lr[0] * share * _clipping(effects, share, rates.clip_norm[0])
-    move = share * _clipping(grads, share, rates.clip_norm[0])
-    for i in range(bench.sizes[0] + 1):
-        if i == bench.sizes[0] or bench.used[i]:
-            for p in range(i * width, len(theta) if i == bench.sizes[0] else (i + 1) * width):
-                alpha[p] -= grow * effects[p]
-                rate = outer_lr if outer_lr > 0 else _rate(alpha[p], True)
-                theta[p] -= rate * (move * grads[p])
+    theta, alpha, grads, effects, spans = weights.theta, weights.alpha, bench.grads, bench.effects, _spans(bench)
+    share, outer_lr = theta.dtype.type(1) / theta.dtype.type(steps), rates.outer_lr[0]
+    sums = np.zeros((2, LANES), theta.dtype)
+    for start, end in spans:
+        if rates.floor:
+            for p in range(start, end):
+                if alpha[p] <= 0:
+                    effects[p] = 0
+        _add_squares(sums[0], effects, start, end)
+        _add_squares(sums[1], grads, start, end)
+    grow = rates.meta_lr[0] * share * _clipping(sums[0], share, rates.clip_norm[0])
+    move = share * _clipping(sums[1], share, rates.clip_norm[0])
+    for start, end in spans:
+        for p in range(start, end):
+            alpha[p] -= grow * effects[p]
+            rate = outer_lr if outer_lr > 0 else _rate(alpha[p], True)
+            theta[p] -= rate * (move * grads[p])
 
 
 @compiled
@@ -419,12 +453,10 @@ def update(weights: Weights, query: Query, rates: Rates, bench: Bench) -> None:
     """Move weights and step sizes by one look-ahead: inner steps, a score after each, one outer step."""
     upper, learns = bench.starts[1], rates.meta_lr[0] > 0
     bench.fast[upper:] = weights.theta[upper:]
-    bench.steps[:] = 0
-    bench.grads[:] = 0
-    bench.effects[:] = 0
     _turn(bench)
     _pre_activations(weights.theta, query.x, bench)
-    _pair_up(weights.alpha, query.x, rates.floor, bench)
+    _clear(weights.alpha, rates.floor, bench)
+    _pair_up(query.x, bench)
     for step in range(len(query.groups)):
         _inner_step(weights.alpha, query, step, rates.floor, bench)
         _score(query.y, step, bench)

@@ -30,7 +30,7 @@ class MemorySettings(Section):
     rows: int = key(200, "samples held for replay", unit="rows", ge=1)
     with_replacement: bool = key(False, "draw replays with replacement, as the paper's code does")
     accept_reference: bool = key(False, "let item n enter with rows/(n+1) instead of rows/n, as the paper's code does")
-    offer_early: bool = key(False, "samples enter after the first glance, so later glances may replay them")
+    offer_early: bool = key(True, "samples enter after the first glance, so that later glances may replay them")
 
 
 class Point(NamedTuple):
@@ -173,10 +173,15 @@ class Chunkwise(ABC):
 
     def _replayed(self, count: int) -> Rows | None:
         """Up to `count` remembered rows; None while there are none."""
+        columns = self._recalled(count)
+        return self._rows(columns) if len(columns["label"]) else None
+
+    def _recalled(self, count: int) -> Columns:
+        """Up to `count` remembered rows, untransformed, by what learning needs of them."""
         if self.memory is None:
-            return None
+            raise ValueError(f"{type(self).__name__} remembers nothing: expected `memory` in its constructor")
         slots = self.memory.draw(count, with_replacement=self._memory_settings.with_replacement)
-        return self._rows(self.memory.take(slots)) if len(slots) else None
+        return self.memory.take(slots, ("x", "label", "context"))
 
     # The network.
 
@@ -206,9 +211,9 @@ class Chunkwise(ABC):
         return masked
 
     def _distance(self, before: Point) -> float:
-        old, new = before.weights["slow"], self.point.weights["slow"]
-        old_rows = len(old["head.bias"])
-        return float(global_norm({n: (p[:old_rows] if n.startswith("head.") else p) - old[n] for n, p in new.items()}))
+        new = self.point.weights["slow"]
+        old = self.grown("slow", before.weights["slow"], len(new["head.bias"]))
+        return float(global_norm({name: p - old[name] for name, p in new.items()}))
 
     def _standing_measures(self) -> dict[str, float]:
         """What can be said of the weights after this call."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamlearn.adapt.params import Params, Rows
+from streamlearn.adapt.params import Params
 from streamlearn.kernels.look_ahead_mlp import Bench, Query, Rates, Weights, alignment, bench_for, update
 from streamlearn.records import Array
 
@@ -24,6 +24,8 @@ class CompiledLookAhead:
         self.steps = steps
         self.replay_rows = replay_rows
         self._bench: Bench | None = None
+        self._x: Array = np.zeros((0, 0))
+        self._y = self._heads = np.zeros(0, np.int64)
 
     def update(self, weights: Weights, query: Query) -> None:
         """One glance, in place."""
@@ -33,17 +35,25 @@ class CompiledLookAhead:
         """Cosine between the gradients on replayed and on fresh rows; NaN when one of them is zero."""
         return float(alignment(weights, query, self._bench_of(weights)))
 
-    def query(self, rows: Rows, order: Tensor, active: Tensor) -> Query:
-        """Rows as the kernel takes them: replayed first; `order` [chunk] is cut into the inner steps."""
-        x = rows.x.reshape(len(rows.y), -1).numpy()
-        compact = np.cumsum(active.numpy()) - 1
-        return Query(x, compact[rows.y.numpy()], order.numpy().reshape(self.steps, -1))
-
     def fit(self, sizes: list[int], dtype: str) -> None:
         """Make room for a network of these layer sizes, unless it is there."""
         if self._bench is None or self._bench.sizes.tolist() != sizes:
             rows = self.replay_rows + self.chunk
             self._bench = bench_for(sizes, rows=rows, fresh=self.chunk, steps=self.steps, dtype=dtype)
+            self._x, self._y = np.zeros((rows, sizes[0]), dtype), np.zeros(rows, np.int64)
+
+    def begin(self, x: Array, labels: Array, active: Array) -> None:
+        """Take a chunk's own rows, which lie last in every query. `active` [capacity] says which head rows take part."""
+        self._heads = np.cumsum(active) - 1
+        self._x[self.replay_rows :] = x.reshape(self.chunk, -1)
+        self._y[self.replay_rows :] = self._heads[labels]
+
+    def query(self, x: Array, labels: Array, order: Array) -> Query:
+        """Replayed rows, at most as many as there is room for, before the chunk's own; `order` is cut into inner steps."""
+        start = self.replay_rows - len(labels)
+        self._x[start : self.replay_rows] = x.reshape(len(labels), self._x.shape[1])
+        self._y[start : self.replay_rows] = self._heads[labels]
+        return Query(self._x[start:], self._y[start:], order.reshape(self.steps, -1))
 
     def _bench_of(self, weights: Weights) -> Bench:
         if self._bench is None or len(weights.theta) != self._bench.starts[-1]:

@@ -21,6 +21,7 @@ from streamlearn.learners.compiled import CompiledLookAhead, layer_sizes, packed
 from streamlearn.learners.task import Task
 from streamlearn.memory import Columns
 from streamlearn.models.mlp import MLP
+from streamlearn.records import Array
 from streamlearn.settings import Section, key
 
 
@@ -49,7 +50,9 @@ class LookAhead(Chunkwise):
 
     def __init__(self, settings: LookAheadSettings, task: Task) -> None:
         if settings.chunk % settings.inner_chunks:
-            raise ValueError(f"inner_chunks is {settings.inner_chunks}: expected a divisor of chunk = {settings.chunk}")
+            raise ConfigError(
+                f"learner.inner_chunks is {settings.inner_chunks}: expected a divisor of learner.chunk = {settings.chunk}"
+            )
         self.settings = settings
         super().__init__(task, chunk=settings.chunk, memory=settings.memory, max_contexts=settings.max_contexts)
         self._form = Form(settings.second_order, settings.floor_inner, settings.inner_clip)
@@ -82,12 +85,12 @@ class LookAhead(Chunkwise):
         slow, rates, active = self.point.weights["slow"], self.point.weights["rates"], self.point.active.lines[0]
         compiled.fit(layer_sizes(slow, active), self.task.dtype)
         weights = Weights(packed(slow, active), packed(rates, active))
-        fresh, measures = self._rows(columns), {}
+        compiled.begin(self._inputs_of(columns), columns["label"].numpy(), active.numpy())
+        measures = {}
         for glance in range(self.settings.glances):
             order = torch.randperm(self.chunk, generator=self.generator)
-            replayed = self._replayed(self.settings.replay_rows)
-            rows = fresh if replayed is None else Rows.joined([replayed, fresh])
-            query = compiled.query(rows, order, active)
+            kept = self._recalled(self.settings.replay_rows)
+            query = compiled.query(self._inputs_of(kept), kept["label"].numpy(), order.numpy())
             if glance == 0:
                 measures = {"gradient_alignment": compiled.alignment(weights, query)}
             compiled.update(weights, query)
@@ -95,6 +98,9 @@ class LookAhead(Chunkwise):
         moved = {"slow": unpacked(weights.theta, slow, active), "rates": unpacked(weights.alpha, rates, active)}
         self.point = self.point._replace(weights=moved)
         return measures
+
+    def _inputs_of(self, columns: Columns) -> Array:
+        return self.point.inputs.apply(columns["x"].numpy())
 
     def _wants_compiling(self) -> bool:
         own, wish = self.settings, self.settings.kernel

@@ -41,14 +41,14 @@ SMALL: Mapping[str, dict[str, Any]] = {
     "plastic-mlp": {"hidden": (7, 5), "recent_rows": 8},
 }
 VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "la-maml, early offers": ("la-maml", {"memory": {"rows": 12, "offer_early": True}}),
+    "la-maml, late offers": ("la-maml", {"memory": {"rows": 12, "offer_early": False}}),
     "la-maml, second order": ("la-maml", {"second_order": True, "floor_inner": False, "inner_clip": 1.0}),
     "la-maml, heads by context": ("la-maml", {"max_contexts": 4, "inner_chunks": 5}),
     "la-maml, as the authors draw": ("la-maml", {"memory": {"rows": 12, "with_replacement": True, "accept_reference": True}}),
     "la-maml, plain arithmetic": ("la-maml", {"kernel": "torch", "memory": {"rows": 12}}),
     "sliding-look-ahead, heads by context": ("sliding-look-ahead", {"max_contexts": 4, "window": 5, "update_every": 3}),
     "sliding-look-ahead, plain": ("sliding-look-ahead", {"kernel": "torch"}),
-    "er, early offers": ("er", {"memory": {"rows": 12, "offer_early": True}}),
+    "er, late offers": ("er", {"glances": 2, "memory": {"rows": 12, "offer_early": False}}),
 }
 ALL = [*LEARNERS, *VARIANTS]
 
