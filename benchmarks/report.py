@@ -146,7 +146,7 @@ def _costs(found: Mapping[str, Json]) -> list[tuple[str, str]]:
         ("peak memory of learner and follower, MiB", f"{peaks[0]:.0f} and {peaks[1]:.0f}"),
         (f"learner's memory after tasks {', '.join(map(str, tasks))} (first seed), MiB", by_task),
         ("largest change of the learner's memory from the first task on, %", f"{change:+.1f}"),
-        ("pause for a checkpoint, ms", f"mean {pause:.1f}, all below {bound:g}"),
+        ("pause for a checkpoint, ms", f"mean {pause:.1f}, all within {bound:g}"),
         ("writing it beside the loop, mean, ms", f"{write:.0f}"),
         ("processor on an idle topic, learner and follower, % of a core", f"{busy[0]:.1f} and {busy[1]:.1f}"),
     ]
