@@ -6,8 +6,10 @@ ever learned. Every few rows the slow weights look ahead over the newest rows, i
 scored with these after each step: by their labels, and by the answers that were stored with them.
 """
 
+import math
 from collections.abc import Mapping
 from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +20,15 @@ from streamlearn.adapt.fast import Pace, fast_step
 from streamlearn.adapt.inner import Episode, Form, first_order_gradient
 from streamlearn.adapt.params import Loss, Params, Rows, cosine, gradient, is_finite, masked_cross_entropy
 from streamlearn.adapt.recall import Recall, recall_gap
-from streamlearn.errors import CheckpointError
-from streamlearn.learners.chunkwise import Chunkwise, MemorySettings
+from streamlearn.errors import CheckpointError, ConfigError
+from streamlearn.kernels.sliding_room import Recipe
+from streamlearn.learners.chunkwise import Chunkwise, MemorySettings, joined_logits
 from streamlearn.learners.look_ahead import step_sizes
-from streamlearn.learners.task import Task
+from streamlearn.learners.sliding_compiled import CompiledStream, View
+from streamlearn.learners.task import Task, check_labels
 from streamlearn.memory import Columns, Reservoir, resized
-from streamlearn.records import About, Batch, State
+from streamlearn.models.mlp import MLP
+from streamlearn.records import About, Array, Batch, LearnReport, State
 from streamlearn.settings import Section, key
 
 ALIGNMENT_EVERY = 32
@@ -53,6 +58,8 @@ class SlidingLookAhead(Chunkwise):
         leak: float = key(0.02, "share of the way back to the slow weights that fast weights go with each row", gt=0, le=1)
         fast_share: float = key(0.5, "share of the learned step sizes by which fast weights move", ge=0)
         max_contexts: int = key(0, "contexts with a softmax of their own (multi-head); 0 ignores contexts", ge=0)
+        kernel: Literal["auto", "numba", "torch"] = key("auto", "compiled or plain arithmetic; auto compiles where it can")
+        allow_kernel_change: bool = key(False, "go on from a checkpoint of the other kernel; bits will differ from there on")
 
     def __init__(self, settings: Settings, task: Task) -> None:
         self.settings = settings
@@ -62,6 +69,9 @@ class SlidingLookAhead(Chunkwise):
         self.point = self.point._replace(weights={**self.point.weights, "fast": {n: p.clone() for n, p in slow.items()}})
         self._recent = self._columns(Batch.of(np.zeros((0, *task.shape), np.float32), np.zeros(0, np.int64)))
         self._pace = Pace(settings.leak, settings.fast_share)
+        self._compiled = CompiledStream(self._recipe(), self.generator) if self._wants_compiling() else None
+        self.kernel = "torch" if self._compiled is None else "numba"
+        self.allow_kernel_change = settings.allow_kernel_change
 
     def _fills(self) -> Mapping[str, float]:
         return {"rates": self.settings.inner_lr}
@@ -69,12 +79,12 @@ class SlidingLookAhead(Chunkwise):
     def _served(self, about: About) -> Params:
         return self.point.weights["slow" if about == "ever" else "fast"]
 
-    # One row.
+    # One row, plainly.
 
     def _update(self, columns: Columns) -> Mapping[str, float]:
         fast = self._stepped(self._rows(columns))
         self.point = self.point._replace(weights={**self.point.weights, "fast": fast})
-        return self._look_ahead(_joined(self._recent, columns)) if self._is_due() else {}
+        return {"gradient_alignment": self._look_ahead(_joined(self._recent, columns)) if self._is_due() else math.nan}
 
     def _stepped(self, fresh: Rows) -> Params:
         """The fast weights after a row; from the slow ones, where they themselves have run away."""
@@ -91,7 +101,8 @@ class SlidingLookAhead(Chunkwise):
         """Rows learned so far, each of which was offered to the memory."""
         return self._reservoir.seen
 
-    def _look_ahead(self, window: Columns) -> Mapping[str, float]:
+    def _look_ahead(self, window: Columns) -> float:
+        """Move slow weights and rates. Returns the alignment of gradients, NaN where it was not measured."""
         fresh, order = self._rows(window), torch.randperm(len(window["label"]), generator=self.generator)
         replayed = self._remembered()
         support = [fresh.at(order[i : i + 1]) for i in range(len(order))]
@@ -100,11 +111,11 @@ class SlidingLookAhead(Chunkwise):
             episode = Episode(support, Rows.joined([replayed[0], fresh]), self._score(replayed[1]))
         slow, rates = self.point.weights["slow"], self.point.weights["rates"]
         meta = first_order_gradient(self._loss, slow, rates, episode, Form(floor=False))
-        measures = self._alignment(fresh, replayed[0]) if replayed and self._measures_alignment() else {}
+        alignment = self._alignment(fresh, replayed[0]) if replayed and self._measures_alignment() else math.nan
         own = self.settings
         slow, rates = outer.revived(slow, rates, meta, meta_lr=own.meta_lr, clip_norm=own.clip_norm)
         self.point = self.point._replace(weights={**self.point.weights, "slow": slow, "rates": rates})
-        return measures
+        return alignment
 
     def _score(self, recall: Recall) -> Loss:
         """Loss of replayed rows, whose answers are in `recall`, followed by others."""
@@ -119,12 +130,87 @@ class SlidingLookAhead(Chunkwise):
     def _measures_alignment(self) -> bool:
         return self._learned % ALIGNMENT_EVERY < self.settings.update_every
 
-    def _alignment(self, fresh: Rows, replayed: Rows) -> Mapping[str, float]:
+    def _alignment(self, fresh: Rows, replayed: Rows) -> float:
         slow = self.point.weights["slow"]
-        return {"gradient_alignment": cosine(gradient(self._loss, slow, fresh), gradient(self._loss, slow, replayed))}
+        return cosine(gradient(self._loss, slow, fresh), gradient(self._loss, slow, replayed))
 
     def _standing_measures(self) -> dict[str, float]:
         return step_sizes(self.point.weights["rates"], self.point.active.width)
+
+    # Many rows, compiled.
+
+    def learn(self, batch: Batch) -> LearnReport:
+        """See `protocols.Learner`."""
+        if self._compiled is None or not len(batch):
+            return super().learn(batch)
+        check_labels(batch.labels.tolist(), self.task.max_labels)
+        self._compiled.begin(self.point.weights, self.point.active.lines[0])
+        parts: list[Part] = []
+        start = 0
+        while start < len(batch):
+            parts.append(self._pass(batch[start : self._stretch(batch, start)], self._compiled))
+            start += len(parts[-1].rejected)
+        self.point = self.point._replace(weights=self._compiled.end())
+        return report(parts, self._standing_measures())
+
+    def _stretch(self, batch: Batch, start: int) -> int:
+        """Where the rows end that one run of the kernel may take: one row, where labels or the transform change with it."""
+        new = self._new_labels(batch.labels[start:])
+        if self.point.inputs.settings.kind == "standardise" or new[0]:
+            return start + 1
+        return start + int(new.argmax()) if new.any() else len(batch)
+
+    def _new_labels(self, labels: Array) -> Array:
+        lines = self.point.active.lines[0].numpy()
+        return ~np.pad(lines, (0, max(0, int(labels.max()) + 1 - len(lines))))[labels]
+
+    def _pass(self, batch: Batch, compiled: CompiledStream) -> "Part":
+        columns, before = self._columns(batch), self.point
+        asked, answer = self._transformed(columns["x"]), None
+        is_new = bool(self._new_labels(batch.labels)[0])
+        if is_new:
+            before = self.point = self.point._replace(weights=compiled.end())
+            answer = self._answer(columns, batch)
+        self._admit(batch)
+        if is_new:
+            self._resume(compiled)
+        rows = _joined(self._recent, columns)
+        passed = compiled.learn(rows, View(asked, self._transformed(rows["x"]), self.point.inputs), self._reservoir)
+        learned = len(passed.norms)
+        if learned < len(batch):
+            self.point = before
+            if is_new:
+                self._resume(compiled)
+        taken = {name: column[: len(self._recent["label"]) + learned] for name, column in rows.items()}
+        self._recent = _newest(taken, self.settings.window - 1)
+        return Part(self._wide(passed.logits) if answer is None else answer, passed.norms, passed.cosines)
+
+    def _resume(self, compiled: CompiledStream) -> None:
+        """After a change of labels."""
+        for name in ("logits", "known"):
+            self._reservoir.resize(name, self.point.active.lines.shape[1])
+        compiled.begin(self.point.weights, self.point.active.lines[0])
+
+    def _wide(self, logits: Array) -> Array:
+        """Logits of the active rows as logits of all rows up to the highest."""
+        wide = np.full((len(logits), self.point.active.width), -np.inf, np.float32)
+        wide[:, np.flatnonzero(self.point.active.lines[0].numpy())] = logits
+        return wide
+
+    def _wants_compiling(self) -> bool:
+        own = self.settings
+        can = isinstance(self.network.body, MLP) and self.task.device == "cpu" and own.max_contexts == 0
+        if own.kernel == "numba" and not can:
+            raise ConfigError(
+                "learner.kernel is 'numba': expected a learner without max_contexts, with the model 'mlp' on the CPU; "
+                "leave the key out for the default, auto"
+            )
+        return can and own.kernel != "torch"
+
+    def _recipe(self) -> Recipe:
+        own = self.settings
+        rates = np.array([own.leak, own.fast_share, own.recall, own.meta_lr, own.clip_norm], self.task.dtype)
+        return Recipe(own.window, own.update_every, own.replay_rows, ALIGNMENT_EVERY, rates)
 
     # The memory, and the newest rows.
 
@@ -195,3 +281,28 @@ def _joined(older: Columns, newer: Columns) -> Columns:
 def _newest(rows: Columns, count: int) -> Columns:
     held = len(next(iter(rows.values())))
     return {name: column[max(0, held - count) :].clone() for name, column in rows.items()}
+
+
+class Part(NamedTuple):
+    """What is to be reported of some rows, one more than were learned where the last was refused."""
+
+    logits: Array
+    norms: Array
+    cosines: Array
+
+    @property
+    def rejected(self) -> Array:
+        """Row by row."""
+        return np.arange(len(self.logits)) >= len(self.norms)
+
+
+def report(parts: list[Part], standing: dict[str, float]) -> LearnReport:
+    """Of successive rows."""
+    norms, cosines = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+    cosines = cosines[~np.isnan(cosines)]
+    measures = {
+        "gradient_alignment": float(np.mean(cosines)) if len(cosines) else math.nan,
+        "update_norm": float(np.mean(norms)) if len(norms) else math.nan,
+    }
+    rejected = np.concatenate([part.rejected for part in parts])
+    return LearnReport(joined_logits([part.logits for part in parts]), rejected, measures | standing)

@@ -1,0 +1,101 @@
+"""The sliding look-ahead of a multi-layer perceptron, compiled: row after row, answer, fast step, look-ahead, memory."""
+
+from typing import Any
+
+from streamlearn.kernels.look_ahead_mlp import compiled
+from streamlearn.kernels.sliding_meta import look_ahead
+from streamlearn.kernels.sliding_passes import dot, enter, is_finite, judge, rise, take_in, weights_of
+from streamlearn.kernels.sliding_room import Room, Work
+from streamlearn.records import Array
+
+
+@compiled
+def _leak(fast: Array, start: Array, slow: Array, leak: Any) -> None:
+    for p in range(len(fast)):
+        fast[p] = start[p] + leak * (slow[p] - start[p])
+
+
+@compiled
+def _step_back(flat: Array, n: int, room: Room) -> None:
+    """Deltas of row n in all layers below the last, by `flat` itself: one row does not pay for turned weights."""
+    for layer in range(len(room.sizes) - 2, 0, -1):
+        before, after, weights = room.sizes[layer], room.sizes[layer + 1], weights_of(flat, layer, room)
+        outputs, delta = room.outputs[layer - 1, n], room.deltas[layer, n, :after]
+        for i in range(before):
+            room.deltas[layer - 1, n, i] = dot(weights[i], delta) if outputs[i] != 0 else delta[0] * 0
+
+
+@compiled
+def _follow(fast: Array, rates: Array, value: Any, delta: Array) -> None:
+    for o in range(len(fast)):
+        fast[o] -= rates[o] * (value * delta[o])
+
+
+@compiled
+def _fast_step(start: Array, label: int, work: Work) -> bool:
+    """From `start`, the next fast weights, by row 0 of the room. False when they are not finite."""
+    held, room = work.held, work.room
+    leak, share, one = work.recipe.rates[0], work.recipe.rates[1], room.one[0]
+    fast = held.fast[1 - held.turn[0]]
+    _leak(fast, start, held.slow, leak)
+    enter(0, fast, room)
+    rise(0, fast, room)
+    judge(0, label, one, room)
+    _step_back(fast, 0, room)
+    finite = True
+    for layer in range(len(room.sizes) - 1):
+        width, delta = room.sizes[layer + 1], room.deltas[layer, 0, : room.sizes[layer + 1]]
+        finite &= is_finite(delta)
+        for i in range(room.sizes[layer] + 1):
+            value = one if i == room.sizes[layer] else room.x[0, i] if layer == 0 else room.outputs[layer - 1, 0, i]
+            if value != 0:
+                at = room.starts[layer] + i * width
+                line = fast[at : at + width]
+                _follow(line, held.rates[at : at + width], share * value, delta)
+                finite &= is_finite(line)
+    return finite
+
+
+@compiled
+def _remember(row: int, newest: int, work: Work) -> int:
+    """Offer the row to the memory with the answer that the slow weights give now. The slot it took, or −1."""
+    held, given, room = work.held, work.given, work.room
+    held.seen[0] += 1
+    capacity, at = len(held.x), newest + row
+    taken = held.seen[0] - 1 if held.seen[0] <= capacity else int(given.chances[row, work.recipe.replays] * held.seen[0])
+    if taken >= capacity:
+        return -1
+    take_in(0, given.x[at], room)
+    enter(0, held.slow, room)
+    rise(0, held.slow, room)
+    held.x[taken] = given.raw[at]
+    held.labels[taken] = given.active[given.labels[at]]
+    held.logits[taken] = 0
+    held.known[taken] = False
+    for c in range(len(given.active)):
+        held.logits[taken, given.active[c]] = room.outputs[len(room.sizes) - 2, 0, c]
+        held.known[taken, given.active[c]] = True
+    return taken
+
+
+@compiled
+def run(work: Work) -> int:
+    """Answer and learn rows, one after another. How many were learned: the next, if any, is refused and changed nothing."""
+    held, given, told, room = work.held, work.given, work.told, work.room
+    newest = len(given.x) - len(told.slots)
+    last, labels = len(room.sizes) - 2, room.sizes[-1]
+    for row in range(len(told.slots)):
+        label, fast = given.labels[newest + row], held.fast[held.turn[0]]
+        take_in(0, given.asked[row], room)
+        enter(0, fast, room)
+        rise(0, fast, room)
+        told.logits[row] = room.outputs[last, 0, :labels]
+        take_in(0, given.x[newest + row], room)
+        if not _fast_step(fast, label, work) and not _fast_step(held.slow, label, work):
+            return row
+        due = (held.seen[0] + 1) % work.recipe.every == 0
+        if due and not look_ahead(row, newest, work):
+            return row
+        held.turn[0] = 1 - held.turn[0]
+        told.slots[row] = _remember(row, newest, work)
+    return len(told.slots)
