@@ -22,8 +22,8 @@ class Alone(RowByRow):
 
     def __init__(self, settings: Any, task: Task) -> None:
         super().__init__(task, settings.inputs)
-        self.memory_capacity = getattr(settings, "recent_rows", 0)
         self._member: Member = self.kind(settings, self.size(1))
+        self.memory_capacity = self._member.memory_capacity
 
     def _run(self, view: View, rows: Rows, about: About) -> tuple[Array, Mapping[str, float]]:  # noqa: ARG002 one answer to all
         return self._member.run(rows)[self.name], {}

@@ -8,35 +8,45 @@ these are is measured on the stream itself: the share of its rows that would be 
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from streamlearn.kernels import pool as kernel
 from streamlearn.learners.members import label_law, partitions, plastic_mlp, quantile_ramps
-from streamlearn.learners.members.columns import Field, View
+from streamlearn.learners.members.columns import Columns, Field, View
 from streamlearn.learners.members.columns import Settings as InputsSettings
 from streamlearn.learners.members.kept import copies, put_back
 from streamlearn.learners.members.label_law import Settings as LawSettings
+from streamlearn.learners.members.look_ahead import NAME, SLOW, LookAhead
 from streamlearn.learners.members.member import Member, Rows, Size
 from streamlearn.learners.members.partitions import Settings as PartitionsSettings
 from streamlearn.learners.members.plastic_mlp import Settings as PlasticSettings
 from streamlearn.learners.members.presence import GateSettings, Presence
 from streamlearn.learners.members.quantile_ramps import Settings as RampsSettings
 from streamlearn.learners.row_by_row import RowByRow
+from streamlearn.learners.sliding_look_ahead import SlidingLookAhead
 from streamlearn.learners.task import Task
 from streamlearn.records import About, Answering, Array, State
 from streamlearn.settings import Section, key
 
-Name = Literal["quantile-ramps", "partitions", "plastic-mlp", "label-law"]
-MEMBERS: tuple[Name, ...] = ("quantile-ramps", "partitions", "plastic-mlp", "label-law")
+Name = Literal[
+    "quantile-ramps", "steady-ramps", "partitions", "steady-partitions", "plastic-mlp", "sliding-look-ahead", "label-law"
+]
+MEMBERS: tuple[Name, ...] = get_args(Name)
+STEADY_RAMPS, STEADY_PARTITIONS = "steady-ramps", "steady-partitions"
+"""The same at a tenth of the rate: where a stream stays as it is, small steps end nearer to the best."""
 KINDS: Mapping[str, Callable[[Any, Size], Member]] = {
     quantile_ramps.NAME: quantile_ramps.QuantileRamps,
+    STEADY_RAMPS: partial(quantile_ramps.QuantileRamps, name=STEADY_RAMPS),
     partitions.NAME: partitions.Partitions,
+    STEADY_PARTITIONS: partial(partitions.Partitions, name=STEADY_PARTITIONS),
     plastic_mlp.NAME: plastic_mlp.PlasticMLP,
     label_law.NAME: label_law.LabelLaw,
 }
-LOOK_AHEAD, SLOW = "sliding-look-ahead", "slow"
+
+LookAheadSettings = SlidingLookAhead.Settings
 
 
 class Weights:
@@ -70,7 +80,7 @@ class PoolSettings(Section):
     """How members' weights are learned."""
 
     rate: float = key(0.03, "step of a weight, relative to its usual gradient", gt=0)
-    fade: float = key(0.999, "weight of a squared gradient after one more row", gt=0, lt=1)
+    fade: float = key(0.99, "weight of a squared gradient after one more row", gt=0, lt=1)
     floor: float = key(0.001, "share of each member's answer that is spread over all labels", gt=0, lt=1)
 
 
@@ -85,8 +95,11 @@ class Pool(RowByRow):
         weights: PoolSettings = key(PoolSettings(), "how members are weighed")
         gate: GateSettings = key(GateSettings(), "which questions are about the past")
         quantile_ramps: RampsSettings = key(RampsSettings(), "the member of that name")
+        steady_ramps: RampsSettings = key(RampsSettings(rate=0.003), "the member of that name")
         partitions: PartitionsSettings = key(PartitionsSettings(), "the member of that name")
+        steady_partitions: PartitionsSettings = key(PartitionsSettings(rate=0.3), "the member of that name")
         plastic_mlp: PlasticSettings = key(PlasticSettings(), "the member of that name")
+        sliding_look_ahead: LookAheadSettings = key(LookAheadSettings(), "the member of that name")
         label_law: LawSettings = key(LawSettings(), "the member of that name")
 
     def __init__(self, settings: Settings, task: Task) -> None:
@@ -97,20 +110,23 @@ class Pool(RowByRow):
             for part, (name, kind) in enumerate(KINDS.items())
             if name in settings.members
         }
+        if NAME in settings.members:
+            scaled = isinstance(self._inputs, Columns)
+            self._members[NAME] = LookAhead(settings.sliding_look_ahead, self.size(20), task, scaled=scaled)
         self._now = Weights(list(self._members), settings.weights)
         self._ever = self._fallback()
         self._presence = self._gate()
-        self.memory_capacity = 0
+        self.memory_capacity = sum(member.memory_capacity for member in self._members.values())
 
     def _fallback(self) -> Weights | None:
-        names = [name for name in (LOOK_AHEAD, SLOW, label_law.NAME) if name in (*self._members, SLOW)]
-        return Weights(names, self.settings.weights) if LOOK_AHEAD in self._members else None
+        names = [SLOW, *(name for name in (NAME, label_law.NAME) if name in self._members)]
+        return Weights(names, self.settings.weights) if NAME in self._members else None
 
     def _gate(self) -> Presence | None:
         own, features = self.settings.gate, math.prod(self.task.shape)
         if self._ever is None or not own.quantile:
             return None
-        return Presence(own, features=features, is_array=isinstance(self._inputs, Field), seed=self.size(9).seed)
+        return Presence(own, features=features, is_array=isinstance(self._inputs, Field), seed=self.size(21).seed)
 
     def _run(self, view: View, rows: Rows, about: About) -> tuple[Array, Mapping[str, float]]:
         answers: dict[str, Array] = {}

@@ -33,7 +33,9 @@ SMALL: Mapping[str, dict[str, Any]] = {
     "pool": {
         "inputs": {"sample_rows": 10},
         "partitions": {"trees": 5, "depth": 3},
+        "steady_partitions": {"trees": 5, "depth": 3},
         "plastic_mlp": {"hidden": (7, 5), "recent_rows": 4},
+        "sliding_look_ahead": {"memory": {"rows": 8}},
         "gate": {"present_rows": 6, "past_rows": 4, "every": 2, "quantile": 0.3},
     },
     "quantile-ramps": {"ramps": 3, "inputs": {"sample_rows": 10}},

@@ -88,7 +88,8 @@ class Field:
     def __init__(self, settings: Settings, *, features: int, factor: float, dtype: str) -> None:
         self.settings = settings
         self.columns, self._factor, self._dtype = features, factor, dtype
-        self._range = np.array([np.finfo(np.float32).max, np.finfo(np.float32).min])
+        greatest = float(np.finfo(np.float32).max)
+        self._range = np.array([greatest, -greatest])
 
     def learnable(self, x: Array) -> Array:
         """bool [n]: rows that can be learned."""

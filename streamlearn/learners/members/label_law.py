@@ -24,6 +24,8 @@ class Settings(Section):
 class LabelLaw:
     """Labels of real streams come in runs. The last label is the last learned: late ones make this weaker, never wrong."""
 
+    memory_capacity = 0
+
     def __init__(self, settings: Settings, size: Size) -> None:
         self.settings = settings
         self._dtype = size.dtype

@@ -26,6 +26,8 @@ class Size(NamedTuple):
 class Member(Protocol):
     """Classifies rows. Owned by one learner, which tells it of every new label before rows with it come."""
 
+    memory_capacity: int  # bound of the rows that it keeps to learn from again
+
     def run(self, rows: Rows) -> Mapping[str, Array]:
         """Under the name of each answer: log-probabilities [n, width], each row's before its own label; −∞ for labels not
         yet admitted.

@@ -29,8 +29,10 @@ class Partitions:
             for cuts that do not look at labels. Ours do not look at data at all, and cells on a path add up.
     """
 
-    def __init__(self, settings: Settings, size: Size) -> None:
-        self.settings = settings
+    memory_capacity = 0
+
+    def __init__(self, settings: Settings, size: Size, name: str = NAME) -> None:
+        self.settings, self.name = settings, name
         self._cuts = cuts(settings, columns=size.columns, dtype=size.dtype, seed=size.seed)
         self._cells = np.zeros((settings.trees * (2 ** (settings.depth + 1) - 2), size.capacity), size.dtype)
 
@@ -38,7 +40,7 @@ class Partitions:
         """See `Member`."""
         out = answers_for(rows, self._cells.dtype.name)
         kernel.run(rows, self._cuts, self.settings.rate, self._cells, out)
-        return {NAME: out}
+        return {self.name: out}
 
     def grow(self, capacity: int) -> None:
         """See `Member`."""
@@ -47,9 +49,9 @@ class Partitions:
     def arrays(self, question: Rows) -> Mapping[str, Array]:
         """See `Member`."""
         return {
-            f"{NAME}.column": self._cuts.column.copy(),
-            f"{NAME}.threshold": self._cuts.threshold.astype(np.float32),
-            f"{NAME}.cells": self._cells[:, : question.width].astype(np.float32),
+            f"{self.name}.column": self._cuts.column.copy(),
+            f"{self.name}.threshold": self._cuts.threshold.astype(np.float32),
+            f"{self.name}.cells": self._cells[:, : question.width].astype(np.float32),
         }
 
     def state(self) -> State:
@@ -58,7 +60,7 @@ class Partitions:
 
     def restore(self, state: State) -> None:
         """See `Member`."""
-        put_back({"cells": self._cells}, state, part=NAME)
+        put_back({"cells": self._cells}, state, part=self.name)
 
     def memory_labels(self) -> Mapping[int, int]:
         """See `Member`. It keeps no rows."""

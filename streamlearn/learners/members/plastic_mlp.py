@@ -31,6 +31,7 @@ class PlasticMLP:
 
     def __init__(self, settings: Settings, size: Size) -> None:
         self.settings = settings
+        self.memory_capacity = settings.recent_rows
         self._seed, self._dtype = size.seed, size.dtype
         self._layers = _first_layers(settings, size)
         self._recent = kernel.Recent(

@@ -28,15 +28,17 @@ class QuantileRamps:
             quantiles of a training set; ours are of the past, and move with it.
     """
 
-    def __init__(self, settings: Settings, size: Size) -> None:
-        self.settings = settings
+    memory_capacity = 0
+
+    def __init__(self, settings: Settings, size: Size, name: str = NAME) -> None:
+        self.settings, self.name = settings, name
         self._weights = np.zeros((size.columns * settings.ramps + 1, size.capacity), size.dtype)
 
     def run(self, rows: Rows) -> Mapping[str, Array]:
         """See `Member`."""
         out, own = answers_for(rows, self._weights.dtype.name), self.settings
         kernel.run(rows, kernel.Pace(own.ramps, own.rate, own.share), self._weights, out)
-        return {NAME: out}
+        return {self.name: out}
 
     def grow(self, capacity: int) -> None:
         """See `Member`."""
@@ -44,7 +46,7 @@ class QuantileRamps:
 
     def arrays(self, question: Rows) -> Mapping[str, Array]:
         """See `Member`."""
-        return {f"{NAME}.weights": self._weights[:, : question.width].astype(np.float32)}
+        return {f"{self.name}.weights": self._weights[:, : question.width].astype(np.float32)}
 
     def state(self) -> State:
         """See `Member`."""
@@ -52,7 +54,7 @@ class QuantileRamps:
 
     def restore(self, state: State) -> None:
         """See `Member`."""
-        put_back({"weights": self._weights}, state, part=NAME)
+        put_back({"weights": self._weights}, state, part=self.name)
 
     def memory_labels(self) -> Mapping[int, int]:
         """See `Member`. It keeps no rows."""
