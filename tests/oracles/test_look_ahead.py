@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +10,10 @@ from torch import Tensor
 from streamlearn.adapt import outer
 from streamlearn.adapt.inner import Episode, Form, MetaGradient, exact_gradient, first_order_gradient, look_ahead
 from streamlearn.adapt.params import Params, Rows, clipped, global_norm, gradient, masked_cross_entropy
+from streamlearn.learners.look_ahead import LaMAML
+from streamlearn.learners.task import Task
 from streamlearn.models.classifier import ModelSettings, build
+from streamlearn.records import Batch, State
 
 NETWORK = build(ModelSettings(hidden=(6, 4)), (5,), seed=1)
 TIGHT = {"rtol": 1e-12, "atol": 1e-12}
@@ -189,3 +193,42 @@ def test_a_masked_label_gets_no_probability_and_no_gradient(draws: torch.Generat
     logits = NETWORK.logits(params, episode.query.x)[:, :5]
     expected = torch.nn.functional.cross_entropy(logits, episode.query.y)
     torch.testing.assert_close(loss(params, episode.query), expected, **TIGHT)
+
+
+def test_rows_keep_their_own_masks_when_taken_and_joined() -> None:
+    mask = torch.tensor([[True, True, False], [False, True, True], [True, False, True]])
+    rows = Rows(torch.arange(3.0).unsqueeze(1), torch.tensor([0, 1, 2]), mask)
+    for taken, order in ((rows.at(torch.tensor([2, 0])), [2, 0]), (rows.at(slice(1, 3)), [1, 2])):
+        assert taken.y.tolist() == order
+        assert torch.equal(taken.mask, mask[order])
+    assert torch.equal(Rows.joined([rows, rows.at(slice(1, 2))]).mask, mask[[0, 1, 2, 1]])
+    shared = Rows(rows.x, rows.y, mask[:1])
+    assert torch.equal(Rows.joined([shared, shared]).mask, mask[:1])
+
+
+def test_labels_of_another_context_neither_compete_nor_move() -> None:
+    """Multi-head: rows of context 7 learn among its labels 0 and 1; the head rows of context 8, labels 2 and 3, stay."""
+    options = LaMAML.Settings(max_contexts=2, inner_chunks=5)
+    learner = LaMAML(options, Task((4,), model=ModelSettings(hidden=(6,))))
+    random = np.random.default_rng(0)
+    x = random.normal(size=(40, 4))
+    even = np.arange(40) % 2
+    learner.learn(Batch.of(x[:20], 2 + even[:20], contexts=np.full(20, 8)))
+    before = learner.state().arrays["slow/head.weight"]
+    learner = restarted_without_memory(learner, options)
+    report = learner.learn(Batch.of(x[20:], even[20:], contexts=np.full(20, 7)))
+    after = learner.state().arrays["slow/head.weight"]
+    np.testing.assert_array_equal(after[2:4], before[2:4])
+    assert not np.array_equal(after[:2], before[:2])
+    assert np.isneginf(report.logits[10:, 2:]).all()
+    assert learner.context_labels(7) == [0, 1]
+    assert learner.context_labels(8) == [2, 3]
+
+
+def restarted_without_memory(learner: LaMAML, options: LaMAML.Settings) -> LaMAML:
+    """The same, with nothing to replay."""
+    state, empty = learner.state(), LaMAML(options, learner.task).state()
+    arrays = {n: empty.arrays[n] if n.startswith("memory/") else a for n, a in state.arrays.items()}
+    fresh = LaMAML(options, learner.task)
+    fresh.restore(State(arrays, {**state.values, "memory": empty.values["memory"]}))
+    return fresh
