@@ -1,0 +1,135 @@
+"""The paper's streams, learner by learner: accuracy kept, accuracy right after each task, interference, cost.
+
+    python -m benchmarks.paper --seeds 0 1 2 3 4
+    python -m benchmarks.paper --streams rotations --learners la-maml sliding-look-ahead --seeds 0
+
+One thread. Every run that is not yet in `docs/results/paper.json` is made and put there as it ends, so that what was stopped
+goes on; `docs/results/paper.md` is written anew from it. Data: the folder that STREAMLEARN_DATA names.
+"""
+
+import argparse
+import importlib
+import json
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numba
+import numpy as np
+import torch
+
+from benchmarks.images import Images, images
+from benchmarks.paper_plan import LEARNERS, options
+from benchmarks.paper_report import table
+from benchmarks.tasks import STREAMS, Shape, samples, views
+from streamlearn.learners import LEARNERS as REGISTERED
+from streamlearn.learners.task import Task
+from streamlearn.protocols import Learner
+from streamlearn.records import Array, Batch, Json
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results" / "paper.json"
+ABOUT = ("auto", "ever")
+
+
+def main() -> None:
+    """Make the runs that are asked for and missing, then write the table."""
+    asked = _arguments()
+    torch.set_num_threads(1)
+    source = images()
+    for stream in asked.streams:
+        for row in asked.learners:
+            for seed in asked.seeds:
+                if f"{stream}/{row}/{seed}" not in _known(asked.results):
+                    cell = run(source, stream, row, seed)
+                    _keep(asked.results, f"{stream}/{row}/{seed}", cell)
+                    print(stream, row, seed, json.dumps(cell), flush=True)
+    asked.results.with_suffix(".md").write_text(table(_known(asked.results), machine()))
+
+
+def run(source: Images, stream: str, row: str, seed: int) -> dict[str, Json]:
+    """One learner over one stream."""
+    shape = STREAMS[stream]
+    learner = make(row, stream, seed, pixels=int(np.prod(source.x_train.shape[1:])))
+    just_after: dict[str, list[float]] = {about: [] for about in ABOUT}
+    cpu_s = 0.0
+    measures: Mapping[str, float] = {}
+    for (x, y), view in zip(_stream(source, shape, row, seed), views(shape, x_size(source)), strict=True):
+        began = time.process_time()
+        measures = learner.learn(Batch.of(x, y)).measures
+        cpu_s += time.process_time() - began
+        for about, value in _accuracy(learner, view.seen(source.x_test), source.y_test).items():
+            just_after[about].append(value)
+    final = [_accuracy(learner, view.seen(source.x_test), source.y_test) for view in views(shape, x_size(source))]
+    cell: dict[str, Json] = {"cpu_s": cpu_s, "zero_rates": measures.get("step_size_zero_ratio")}
+    for about in ABOUT:
+        kept = [accuracy[about] for accuracy in final]
+        cell[about] = {
+            "retained": float(np.mean(kept)),
+            "just_after": float(np.mean(just_after[about])),
+            "interference": float(np.mean(kept) - np.mean(just_after[about])),
+        }
+    return cell
+
+
+def make(row: str, stream: str, seed: int, *, pixels: int) -> Learner:
+    """The learner of a row, fresh, with the paper's network."""
+    name, chosen = options(row, stream)
+    module, _, attribute = REGISTERED[name].partition(":")
+    kind = getattr(importlib.import_module(module), attribute)
+    memory = {"memory": {"rows": STREAMS[stream].memory}} if "memory" in kind.Settings.model_fields else {}
+    made: Learner = kind(kind.Settings(**{**chosen, **memory}), Task((pixels,), max_labels=10, seed=seed))
+    return made
+
+
+def x_size(source: Images) -> int:
+    """Pixels of an image."""
+    return int(np.prod(source.x_train.shape[1:]))
+
+
+def _stream(source: Images, shape: Shape, row: str, seed: int) -> Iterable[tuple[Array, Array]]:
+    """Task by task; for the upper row the same samples, shuffled and cut into as many parts."""
+    if row != "iid":
+        return samples(source, shape, seed)
+    x, y = (np.concatenate(part) for part in zip(*samples(source, shape, seed), strict=True))
+    order = np.random.default_rng([seed, 4]).permutation(len(y))
+    return [(x[part], y[part]) for part in np.array_split(order, shape.tasks)]
+
+
+def _accuracy(learner: Learner, x: Array, y: Array) -> dict[str, float]:
+    """Per cent, by what the question is about."""
+    first = float((learner.predict(x).argmax(1) == y).mean() * 100)
+    if not any(name.startswith("ever/") for name in learner.answering().arrays):
+        return dict.fromkeys(ABOUT, first)
+    return {"auto": first, "ever": float((learner.predict(x, about="ever").argmax(1) == y).mean() * 100)}
+
+
+def machine() -> dict[str, str]:
+    """What the runs were made on."""
+    versions = {"torch": torch.__version__, "numba": numba.__version__, "numpy": np.__version__}
+    return {"processor": platform.processor() or platform.machine(), "python": platform.python_version(), **versions}
+
+
+def _known(path: Path) -> dict[str, Json]:
+    known: dict[str, Json] = json.loads(path.read_text())["runs"] if path.is_file() else {}
+    return known
+
+
+def _keep(path: Path, name: str, cell: Json) -> None:
+    runs = dict(sorted((_known(path) | {name: cell}).items()))
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps({"machine": machine(), "runs": runs}, indent=1) + "\n")
+    beside.replace(path)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", nargs="+", choices=STREAMS, default=list(STREAMS))
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the figures so far; the table lies beside them")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

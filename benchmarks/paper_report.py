@@ -1,0 +1,53 @@
+"""Runs on the paper's streams as a table for people."""
+
+from collections.abc import Mapping
+
+from benchmarks.paper_plan import LEARNERS, MEASURED, PUBLISHED, REMARKS
+from benchmarks.scores import mean_and_spread
+from benchmarks.tasks import STREAMS
+from streamlearn.records import Json
+
+HEAD = (
+    "| learner | seeds | RA, auto | RA, ever | right after each task | BTI, auto | BTI, ever | dead rates | CPU s | "
+    "published RA / BTI | authors' code RA / BTI |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
+)
+INTRODUCTION = """# The paper's streams
+
+MNIST, 784-100-100-10, one pass, no task identity, all 10,000 test images of every task, mean ± standard deviation over
+seeds, in per cent. RA: accuracy over all tasks after the stream. BTI: that minus the accuracy right after each task. `auto`
+and `ever`: what the question is about; they differ where a learner has fast and slow weights. Dead rates: share of learned
+step sizes at zero. CPU s: of all `learn` calls, one thread. Published figures: Gupta, Yadav, Paull 2020, table 1, from
+memory; the authors' code: forms proven equal to it, measured beforehand.
+"""
+
+
+def table(runs: Mapping[str, Json], machine: Mapping[str, str]) -> str:
+    """Markdown, one table for each stream that has runs."""
+    parts = [INTRODUCTION, ", ".join(f"{name} {value}" for name, value in machine.items()) + ".\n"]
+    for stream, shape in STREAMS.items():
+        lines = [line for row in LEARNERS if (line := _line(runs, stream, row))]
+        if lines:
+            title = f"## {stream.capitalize()}: {shape.tasks} tasks of {shape.samples}, memory {shape.memory}\n\n"
+            parts.append(title + HEAD + "\n".join(lines) + "\n")
+    remarks = "\n".join(f"- `{row}`: {remark}." for row, remark in REMARKS.items())
+    return "\n".join([*parts, remarks, "", "Command: `python -m benchmarks.paper`.", ""])
+
+
+def _line(runs: Mapping[str, Json], stream: str, row: str) -> str:
+    cells = [cell for name, cell in runs.items() if name.rsplit("/", 1)[0] == f"{stream}/{row}"]
+    if not cells:
+        return ""
+    figures = [_figure([cell[about]["retained"] for cell in cells]) for about in ("auto", "ever")]
+    figures.append(_figure([cell["auto"]["just_after"] for cell in cells]))
+    figures += [_figure([cell[about]["interference"] for cell in cells]) for about in ("auto", "ever")]
+    dead = [cell["zero_rates"] for cell in cells if cell["zero_rates"] is not None]
+    figures += [_figure(dead) if dead else "", _figure([cell["cpu_s"] for cell in cells], 1)]
+    if row == "iid":
+        figures[2:5] = ["", "", ""]
+    others = [said.get(row, {}).get(stream, "") for said in (PUBLISHED, MEASURED)]
+    return f"| {' | '.join([f'`{row}`', str(len(cells)), *figures, *others])} |"
+
+
+def _figure(values: list[float], digits: int = 2) -> str:
+    mean, spread = mean_and_spread(values)
+    return f"{mean:.{digits}f}" if len(values) == 1 else f"{mean:.{digits}f} ± {spread:.{digits}f}"
