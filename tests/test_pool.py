@@ -9,6 +9,7 @@ from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.inputs import InputSettings
 from streamlearn.learners.alone import LabelLaw, QuantileRamps
 from streamlearn.learners.pool import MEMBERS, Pool
+from streamlearn.learners.sliding_look_ahead import SlidingLookAhead
 from streamlearn.learners.task import Task
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.records import Array, Batch
@@ -167,3 +168,15 @@ def test_a_checkpoint_of_other_columns_is_refused() -> None:
     kept.learn(Batch.of(np.ones((4, 3)), np.zeros(4)))
     with pytest.raises(CheckpointError, match=r"checkpoint holds .* expected"):
         QuantileRamps(QuantileRamps.Settings(), Task((4,))).restore(kept.state())
+
+
+@pytest.mark.parametrize("kernel", ["numba", "torch"])
+def test_beside_the_report_stands_what_the_slow_weights_would_have_said(kernel: Any) -> None:
+    made = SlidingLookAhead(SlidingLookAhead.Settings(kernel=kernel), Task((4,), model=MODEL))
+    one, batch = SlidingLookAhead(SlidingLookAhead.Settings(kernel=kernel), Task((4,), model=MODEL)), turning(30)
+    batch.x[11, 0] = np.nan
+    report, slow = made.learn_both(batch)
+    for n in range(30):
+        expected = one.predict(batch.x[n : n + 1], about="ever")
+        np.testing.assert_allclose(slow[n : n + 1, : expected.shape[1]], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(report.logits[n, : expected.shape[1]], one.learn(batch[n : n + 1]).logits[0], rtol=1e-4)

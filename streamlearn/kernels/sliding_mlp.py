@@ -90,6 +90,9 @@ def run(work: Work) -> int:
         enter(0, fast, room)
         rise(0, fast, room)
         told.logits[row] = room.outputs[last, 0, :labels]
+        enter(0, held.slow, room)
+        rise(0, held.slow, room)
+        told.slow[row] = room.outputs[last, 0, :labels]
         take_in(0, given.x[newest + row], room)
         if not _fast_step(fast, label, work) and not _fast_step(held.slow, label, work):
             return row

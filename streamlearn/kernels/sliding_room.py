@@ -55,6 +55,7 @@ class Told(NamedTuple):
     """What comes back, row by row."""
 
     logits: Array  # [rows, labels]
+    slow: Array  # [rows, labels]: what the slow weights would have answered
     slots: Array  # int64 [rows]: where the row lies in memory, −1 for nowhere
     norms: Array  # float64 [rows]: how far the slow weights moved
     cosines: Array  # float64 [rows]: alignment, NaN where not measured

@@ -34,6 +34,7 @@ class Passed(NamedTuple):
     """What became of rows, up to one that was refused, if any was: that one is answered, and no more."""
 
     logits: Array  # [answered, labels]
+    slow: Array  # [answered, labels]
     norms: Array  # [learned]
     cosines: Array  # [learned]
 
@@ -69,8 +70,10 @@ class CompiledStream:
         if self._room is None:
             raise ValueError("no weights were taken up: expected a call of `begin` before")
         count, newest = len(view.asked), len(view.x) - len(view.asked)
+        logits, slow = np.zeros((2, count, int(self._room.sizes[-1])), self._flat[0].dtype)
         told = Told(
-            np.zeros((count, int(self._room.sizes[-1])), self._flat[0].dtype),
+            logits,
+            slow,
             np.full(count, -1, np.int64),
             np.zeros(count),
             np.full(count, np.nan),
@@ -84,7 +87,7 @@ class CompiledStream:
             self._drawn(newest, done, reservoir, refused=True)
         reservoir.seen = int(held.seen[0])
         store(reservoir, {name: column[newest:] for name, column in rows.items()}, told.slots[:done])
-        return Passed(told.logits[: done + 1], told.norms[:done], told.cosines[:done])
+        return Passed(told.logits[: done + 1], told.slow[: done + 1], told.norms[:done], told.cosines[:done])
 
     def _held(self, reservoir: Reservoir) -> Held:
         x, *rest = (reservoir.columns[name].numpy() for name in IN_KERNEL)

@@ -22,7 +22,7 @@ from streamlearn.adapt.params import Loss, Params, Rows, cosine, gradient, is_fi
 from streamlearn.adapt.recall import Recall, recall_gap
 from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.kernels.sliding_room import Recipe
-from streamlearn.learners.chunkwise import Chunkwise, MemorySettings, joined_logits
+from streamlearn.learners.chunkwise import Chunkwise, MemorySettings, joined_logits, mean_measures
 from streamlearn.learners.look_ahead import step_sizes
 from streamlearn.learners.sliding_compiled import CompiledStream, View
 from streamlearn.learners.task import Task, check_labels
@@ -141,8 +141,12 @@ class SlidingLookAhead(Chunkwise):
 
     def learn(self, batch: Batch) -> LearnReport:
         """See `protocols.Learner`."""
+        return self.learn_both(batch)[0]
+
+    def learn_both(self, batch: Batch) -> tuple[LearnReport, Array]:
+        """The report, and beside its logits those of the slow weights, for who weighs one against the other."""
         if self._compiled is None or not len(batch):
-            return super().learn(batch)
+            return self._plain_both(batch)
         check_labels(batch.labels.tolist(), self.task.max_labels)
         self._compiled.begin(self.point.weights, self.point.active.lines[0])
         parts: list[Part] = []
@@ -151,7 +155,16 @@ class SlidingLookAhead(Chunkwise):
             parts.append(self._pass(batch[start : self._stretch(batch, start)], self._compiled))
             start += len(parts[-1].rejected)
         self.point = self.point._replace(weights=self._compiled.end())
-        return report(parts, self._standing_measures())
+        return report(parts, self._standing_measures()), joined_logits([part.slow for part in parts])
+
+    def _plain_both(self, batch: Batch) -> tuple[LearnReport, Array]:
+        slow, reports = [], []
+        for row in (batch[n : n + 1] for n in range(len(batch))):
+            slow.append(self.predict(row.x, about="ever"))
+            reports.append(super().learn(row))
+        rejected = np.array([bool(each.rejected[0]) for each in reports], bool)
+        logits, measures = joined_logits([each.logits for each in reports]), [each.measures for each in reports]
+        return LearnReport(logits, rejected, mean_measures(measures) | self._standing_measures()), joined_logits(slow)
 
     def _stretch(self, batch: Batch, start: int) -> int:
         """Where the rows end that one run of the kernel may take: one row, where labels or the transform change with it."""
@@ -166,11 +179,11 @@ class SlidingLookAhead(Chunkwise):
 
     def _pass(self, batch: Batch, compiled: CompiledStream) -> "Part":
         columns, before = self._columns(batch), self.point
-        asked, answer = self._transformed(columns["x"]), None
+        asked, answers = self._transformed(columns["x"]), None
         is_new = bool(self._new_labels(batch.labels)[0])
         if is_new:
             before = self.point = self.point._replace(weights=compiled.end())
-            answer = self._answer(columns, batch)
+            answers = self._answer(columns, batch), self.predict(batch.x, about="ever")
         self._admit(batch)
         if is_new:
             self._resume(compiled)
@@ -183,7 +196,8 @@ class SlidingLookAhead(Chunkwise):
                 self._resume(compiled)
         taken = {name: column[: len(self._recent["label"]) + learned] for name, column in rows.items()}
         self._recent = _newest(taken, self.settings.window - 1)
-        return Part(self._wide(passed.logits) if answer is None else answer, passed.norms, passed.cosines)
+        answers = answers or (self._wide(passed.logits), self._wide(passed.slow))
+        return Part(*answers, passed.norms, passed.cosines)
 
     def _resume(self, compiled: CompiledStream) -> None:
         """After a change of labels."""
@@ -287,6 +301,7 @@ class Part(NamedTuple):
     """What is to be reported of some rows, one more than were learned where the last was refused."""
 
     logits: Array
+    slow: Array
     norms: Array
     cosines: Array
 
@@ -298,7 +313,7 @@ class Part(NamedTuple):
 
 def report(parts: list[Part], standing: dict[str, float]) -> LearnReport:
     """Of successive rows."""
-    norms, cosines = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+    norms, cosines = (np.concatenate([part[i] for part in parts]) for i in (2, 3))
     cosines = cosines[~np.isnan(cosines)]
     measures = {
         "gradient_alignment": float(np.mean(cosines)) if len(cosines) else math.nan,

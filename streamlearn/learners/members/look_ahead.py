@@ -9,7 +9,6 @@ import numpy as np
 
 from streamlearn.errors import ConfigError
 from streamlearn.inputs import InputSettings
-from streamlearn.learners.chunkwise import joined_logits
 from streamlearn.learners.members.member import Rows, Size
 from streamlearn.learners.sliding_look_ahead import SlidingLookAhead
 from streamlearn.learners.task import Task
@@ -46,13 +45,9 @@ class LookAhead:
         return {NAME: _log_softmax(fast), SLOW: _log_softmax(slow)}
 
     def _learned(self, rows: Rows, part: slice) -> tuple[Array, Array]:
-        x, numbers = (rows.z[part] * self._scale).astype(np.float32), rows.numbers[part]
-        fast, slow = [], []
-        for n, label in enumerate(rows.labels[part]):
-            slow.append(self._learner.predict(x[n : n + 1], about="ever"))
-            batch = Batch.of(x[n : n + 1], np.array([label]))
-            fast.append(self._learner.learn(replace(batch, at=numbers[n : n + 1])).logits)
-        return joined_logits(fast), joined_logits(slow)
+        batch = replace(Batch.of(rows.z[part] * self._scale, rows.labels[part]), at=rows.numbers[part])
+        report, slow = self._learner.learn_both(batch)
+        return report.logits, slow
 
     def _asked(self, z: Array) -> tuple[Array, Array]:
         x = (z * self._scale).astype(np.float32)
