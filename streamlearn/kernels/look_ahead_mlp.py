@@ -11,95 +11,15 @@ reassociation is allowed (`fastmath` off), so one build gives one result. Nearly
 rows of a table, each times a factor (`_accumulate`): four rows at a time, straight from the table, without a view.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
+from streamlearn.kernels.compiling import compiled
+from streamlearn.kernels.look_ahead_room import Bench, Query, Rates, Terms, Weights
 from streamlearn.records import Array
 
-F = TypeVar("F", bound=Callable[..., Any])
 LANES = 16
-
-
-class Weights(NamedTuple):
-    """What an update moves, in place."""
-
-    theta: Array  # [flat]
-    alpha: Array  # [flat] step sizes
-
-
-class Query(NamedTuple):
-    """The rows of an update: replayed first, the chunk's own last."""
-
-    x: Array  # [n, inputs]
-    y: Array  # int64 [n]
-    groups: Array  # int64 [steps, rows per step]: each inner step's rows, counted within the chunk
-
-
-class Rates(NamedTuple):
-    """An update's constants. Scalars are arrays of one entry, to keep the arithmetic in the type of the weights."""
-
-    meta_lr: Array  # η; 0 leaves step sizes alone
-    outer_lr: Array  # of Sync and C-MAML; 0 moves weights by their own step sizes
-    clip_norm: Array
-    floor: bool  # step sizes below 0 count as 0 in the inner loop
-
-
-class Terms(NamedTuple):
-    """The terms of one sum: rows of a table and their factors. Only as many as counted are meant."""
-
-    picks: Array  # int64 [most terms]
-    factors: Array  # [most terms]
-
-
-class Bench(NamedTuple):
-    """The network's measures and room to work; what is in the room between updates means nothing."""
-
-    sizes: Array  # int64 [layers + 1]: inputs, hidden layers, labels
-    starts: Array  # int64 [layers + 1]: where each layer's weights begin in a flat array; its length
-    fresh: int  # rows of a chunk
-    all_rows: Array  # int64 [rows]: 0, 1, …
-    z: Array  # [rows, width of layer 0] pre-activations under the fast weights
-    pairs: Array  # [fresh · rows, width of layer 0]: P, then δⱼ ⊙ Cⱼ
-    deltas0: Array  # [steps, rows, width of layer 0]: Dₖ, then Cₖ
-    outputs: Array  # [layers, rows, widest]
-    deltas: Array  # [layers, rows, widest]
-    inner: Array  # [fresh, width of layer 0]: δⱼ
-    fast: Array  # [flat]
-    turned: Array  # [flat]: each upper layer's fast weights as [out, in]
-    steps: Array  # [flat]: Sₖ
-    query: Array  # [flat]: Gₖ; in the first layer's place, its floored step sizes
-    grads: Array  # [flat]: ∂θ
-    effects: Array  # [flat]: ∂α
-    used: Array  # bool [inputs]: features that are not 0 in every row
-    terms: Terms
-
-
-def bench_for(sizes: Sequence[int], *, rows: int, fresh: int, steps: int, dtype: str) -> Bench:
-    """For a network of these layer sizes and at most `rows` query rows, `fresh` of them of the chunk."""
-    widths = np.array(sizes, np.int64)
-    starts = np.cumsum([0, *((widths[:-1] + 1) * widths[1:])])
-    layers, width0, widest, flat = len(widths) - 1, int(widths[1]), int(widths[1:].max()), int(starts[-1])
-    shapes = [(rows, width0), (fresh * rows, width0), (steps, rows, width0), (layers, rows, widest), (layers, rows, widest)]
-    room = [np.zeros(shape, dtype) for shape in (*shapes, (fresh, width0), *[flat] * 6)]
-    most = max(int(widths.max()), fresh * rows)
-    terms = Terms(np.zeros(most, np.int64), np.zeros(most, dtype))
-    return Bench._make([widths, starts, fresh, np.arange(rows), *room, np.zeros(int(widths[0]), np.bool_), terms])
-
-
-def rates_of(meta_lr: float, outer_lr: float, clip_norm: float, *, floor: bool, dtype: str) -> Rates:
-    """Constants in the type of the weights."""
-    return Rates(np.full(1, meta_lr, dtype), np.full(1, outer_lr, dtype), np.full(1, clip_norm, dtype), floor)
-
-
-def compiled(function: F) -> F:
-    """Compiled on first use, and kept on disk where the installation or the user's cache can be written."""
-    try:
-        return cast(F, numba.njit(function, cache=True, nogil=True, error_model="numpy"))
-    except RuntimeError:  # numba found no place for its cache
-        return cast(F, numba.njit(function, nogil=True, error_model="numpy"))
 
 
 @compiled
@@ -302,8 +222,7 @@ def _move_first_layer(alpha: Array, j: int, kept: int, floor: bool, bench: Bench
     for n in range(kept + bench.fresh):
         for o in range(width):
             z[n, o] -= inner[j, o] * (pairs[j * most + n, o] + _rate(alpha[bias + o], floor))
-    for o in range(width):
-        steps[bias + o] += inner[j, o]
+    steps[bias : bias + width] += inner[j]
 
 
 @compiled
@@ -372,9 +291,7 @@ def _suffix_sums(groups: Array, rows: int, bench: Bench) -> None:
     kept, most, width = rows - bench.fresh, len(bench.all_rows), bench.sizes[1]
     deltas0, pairs, inner = bench.deltas0, bench.pairs, bench.inner
     for step in range(len(groups) - 2, -1, -1):
-        for n in range(rows):
-            for o in range(width):
-                deltas0[step, n, o] += deltas0[step + 1, n, o]
+        deltas0[step, :rows] += deltas0[step + 1, :rows]
     for step in range(len(groups)):
         for j in groups[step]:
             for n in range(rows):
@@ -382,8 +299,7 @@ def _suffix_sums(groups: Array, rows: int, bench: Bench) -> None:
                     pairs[j * most + n, o] = inner[j, o] * deltas0[step, n, o]
     for j in range(bench.fresh):
         for m in range(j):
-            for o in range(width):
-                pairs[j * most + kept + m, o] += pairs[m * most + kept + j, o]
+            pairs[j * most + kept + m] += pairs[m * most + kept + j]
 
 
 @compiled
@@ -466,36 +382,9 @@ def update(weights: Weights, query: Query, rates: Rates, bench: Bench) -> None:
 
 
 @compiled
-def _inner_product(n: int, m: int, x: Array, bench: Bench) -> float:
-    """Of the gradients of two rows: per layer (inputs · inputs + 1) (deltas · deltas)."""
-    product = 0.0
-    for layer in range(len(bench.sizes) - 1):
-        inputs, outputs = 1.0, 0.0
-        for i in range(bench.sizes[layer]):
-            inputs += x[n, i] * x[m, i] if layer == 0 else bench.outputs[layer - 1, n, i] * bench.outputs[layer - 1, m, i]
-        for o in range(bench.sizes[layer + 1]):
-            outputs += bench.deltas[layer, n, o] * bench.deltas[layer, m, o]
-        product += inputs * outputs
-    return product
-
-
-@compiled
-def alignment(weights: Weights, query: Query, bench: Bench) -> float:
-    """Cosine between the gradients of replayed and of fresh rows at θ, from inner products of rows alone."""
-    rows, kept = len(query.y), len(query.y) - bench.fresh
-    bench.fast[:] = weights.theta
+def score_rows(theta: Array, query: Query, bench: Bench) -> None:
+    """Leave outputs and deltas of all rows at θ in `bench`, layer by layer."""
+    bench.fast[:] = theta
     _turn(bench)
-    _pre_activations(weights.theta, query.x, bench)
-    _pass(query.y, bench.all_rows[:rows], bench)
-    both, old, new = 0.0, 0.0, 0.0
-    for n in range(rows):
-        for m in range(n + 1):
-            product = _inner_product(n, m, query.x, bench) * (1.0 if n == m else 2.0)
-            if n < kept:
-                old += product
-            elif m >= kept:
-                new += product
-            else:
-                both += product / 2.0
-    cosine: float = both / np.sqrt(old * new)
-    return cosine
+    _pre_activations(theta, query.x, bench)
+    _pass(query.y, bench.all_rows[: len(query.y)], bench)

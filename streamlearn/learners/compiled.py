@@ -4,6 +4,7 @@ Weights are packed once per chunk and unpacked into new tensors, so that the lea
 written into. Of the head only the rows in the softmax take part.
 """
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from streamlearn.adapt.params import Params
-from streamlearn.kernels.look_ahead_mlp import Bench, Query, Rates, Weights, alignment, bench_for, update
+from streamlearn.kernels.look_ahead_mlp import score_rows, update
+from streamlearn.kernels.look_ahead_room import Bench, Query, Rates, Weights, bench_for
 from streamlearn.records import Array
 
 
@@ -32,8 +34,13 @@ class CompiledLookAhead:
         update(weights, query, self.rates, self._bench_of(weights))
 
     def alignment(self, weights: Weights, query: Query) -> float:
-        """Cosine between the gradients on replayed and on fresh rows; NaN when one of them is zero."""
-        return float(alignment(weights, query, self._bench_of(weights)))
+        """Cosine between the gradients on replayed and on fresh rows; NaN when one of them is zero or not finite."""
+        bench, kept = self._bench_of(weights), len(query.y) - self.chunk
+        score_rows(weights.theta, query, bench)
+        with np.errstate(invalid="ignore", over="ignore"):
+            products = _inner_products(query.x, bench)
+            old, new, both = products[:kept, :kept].sum(), products[kept:, kept:].sum(), products[:kept, kept:].sum()
+            return float(both / np.sqrt(old * new)) if old * new > 0 else math.nan
 
     def fit(self, sizes: list[int], dtype: str) -> None:
         """Make room for a network of these layer sizes, unless it is there."""
@@ -94,3 +101,14 @@ def layer_sizes(params: Params, active: Tensor) -> list[int]:
 
 def _body(params: Params) -> Iterable[Tensor]:
     return [p for name, p in params.items() if not name.startswith("head.")]
+
+
+def _inner_products(x: Array, bench: Bench) -> Array:
+    """Of the gradients of all pairs of rows: per layer (inputs · inputs + 1) (deltas · deltas)."""
+    rows, inputs = len(x), x
+    products = np.zeros((rows, rows))
+    for outputs, deltas, before, after in zip(bench.outputs, bench.deltas, bench.sizes[:-1], bench.sizes[1:], strict=True):
+        given, back = inputs[:rows, :before], deltas[:rows, :after]
+        products += (given @ given.T + 1) * (back @ back.T)
+        inputs = outputs
+    return products

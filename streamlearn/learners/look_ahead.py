@@ -15,7 +15,7 @@ from streamlearn.adapt import outer
 from streamlearn.adapt.inner import Episode, Form, MetaGradient, meta_gradient
 from streamlearn.adapt.params import Params, Rows, cosine, gradient
 from streamlearn.errors import ConfigError
-from streamlearn.kernels.look_ahead_mlp import Weights, rates_of
+from streamlearn.kernels.look_ahead_room import Weights, rates_of
 from streamlearn.learners.chunkwise import Chunkwise, MemorySettings
 from streamlearn.learners.compiled import CompiledLookAhead, layer_sizes, packed, unpacked
 from streamlearn.learners.task import Task
