@@ -42,16 +42,20 @@ def _example(missing: Sequence[str]) -> str:
 
 
 class RecordedSource:
-    """The files of a recording as one source; each partition bears the name it was recorded under."""
+    """The files of a recording as one source; each partition bears the name it was recorded under.
 
-    def __init__(self, files: Mapping[str, Source], *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._files, self._sleep = files, sleep
+    `first` is the position of each file's first record, where the recording does not begin with the partition.
+    """
+
+    def __init__(self, files: Mapping[str, Source], first: Positions, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._files, self._first, self._sleep = files, first, sleep
         self._turn = 0
 
     def seek(self, positions: Positions) -> None:
         """Errors: SourceError when a file cannot be read."""
         for name, file in self._files.items():
-            file.seek({of: positions.get(name, 0) for of in [_own(file)]})
+            (own,) = file.positions()
+            file.seek({own: max(0, positions.get(name, 0) - self._first[name])})
 
     def poll(self, max_records: int, timeout_s: float, paused: Collection[str] = ()) -> Sequence[Record]:
         """From one file after the other, so that all get their turn."""
@@ -60,18 +64,19 @@ class RecordedSource:
             self._turn = (self._turn + 1) % len(names)
             name = names[self._turn]
             if name not in paused and (records := self._files[name].poll(max_records, 0.0)):
-                return [record._replace(partition=name) for record in records]
+                first = self._first[name]
+                return [record._replace(partition=name, position=first + record.position) for record in records]
         if not self.exhausted():  # what is left is paused
             self._sleep(min(timeout_s, PAUSE_S))
         return []
 
     def positions(self) -> Positions:
         """The number of the next line or row of each file."""
-        return {name: next(iter(file.positions().values())) for name, file in self._files.items()}
+        return {name: self._first[name] + sum(file.positions().values()) for name, file in self._files.items()}
 
     def ends(self) -> Positions:
         """Lines or rows of each file."""
-        return {name: next(iter(file.ends().values())) for name, file in self._files.items()}
+        return {name: self._first[name] + sum(file.ends().values()) for name, file in self._files.items()}
 
     def exhausted(self) -> bool:
         """At the end of all files."""
@@ -88,7 +93,3 @@ class RecordedSource:
         """Let go of the files."""
         for file in self._files.values():
             file.close()
-
-
-def _own(file: Source) -> str:
-    return next(iter(file.positions()))

@@ -171,7 +171,8 @@ class Admission:
 
     def restore(self, state: State) -> None:
         """Take over what `state` gave."""
-        self.positions = dict(state.values["positions"])
+        self.positions.clear()  # the dict itself is known to those who write answers
+        self.positions.update(state.values["positions"])
         self.rejected = Counter(state.values["rejected"])
         self.skipped = state.values["skipped"]
         self._replayed = dict.fromkeys(state.values["replayed"])

@@ -18,11 +18,10 @@ from connectors import recorded
 from streamlearn import assemble, letters
 from streamlearn.checkpoint import FIRST
 from streamlearn.config import Config, LogKeys, configure
-from streamlearn.daemon import Service
+from streamlearn.daemon import Service, from_the_first
 from streamlearn.demo import SHAPE, Feeder
 from streamlearn.errors import ConfigError, DecodeError, SourceError
-from streamlearn.journal import Journal
-from streamlearn.prefetch import Intake, Prefetch
+from streamlearn.prefetch import Prefetch
 from streamlearn.prequential import Prequential
 from streamlearn.protocols import Decoder, Sink, Source
 from streamlearn.records import Json, Record
@@ -147,8 +146,8 @@ def replay(config: Config, path: Path, *, journal: Path | None, progress: bool) 
         loop = assemble.prequential(_private(config), state_dir=Path(folder), publisher=Reference())
         began = time.perf_counter()
         try:
-            files = recorded.partitions(path, _follow(loop.journal, journal))
-            reading = _reading(config, files, loop.intake)
+            files = recorded.partitions(path, _follow(loop, journal))
+            reading = _reading(config, files, loop)
             reading.start()
             try:
                 _drain(loop, reading, progress=progress)
@@ -180,7 +179,7 @@ def _private(config: Config) -> Config:
     return config.model_copy(update={"dead_letters": letters_, "predictions": None})
 
 
-def _follow(journal: Journal, folder: Path | None) -> set[str]:
+def _follow(loop: Prequential, folder: Path | None) -> set[str]:
     """Make the decisions of the run whose journal lies in `folder` those of this one; the partitions they are about."""
     if folder is not None:
         segments = sorted(folder.glob("*.jsonl"))
@@ -191,24 +190,25 @@ def _follow(journal: Journal, folder: Path | None) -> set[str]:
                 " while checkpoint.keep is above the number of checkpoints; for one partition no journal is needed"
             )
         for segment in segments:
-            shutil.copy(segment, journal.folder)
-    journal.resume(FIRST)
-    return {entry["partition"] for entry in journal.script if entry["kind"] == "order"}
+            shutil.copy(segment, loop.journal.folder)
+    from_the_first(loop)
+    return {entry["partition"] for entry in loop.journal.script if entry["kind"] == "order"}
 
 
-def _reading(config: Config, files: Mapping[str, Path], intake: Intake) -> Prefetch:
+def _reading(config: Config, files: Mapping[str, Path], loop: Prequential) -> Prefetch:
     """Reads `files` instead of the source. Columns of a configured `file` source are kept."""
     keys = config.source.rest if config.source.type == "file" else {}
+    first = {name: loop.admission.positions.get(name, 0) for name in files}
 
     def opened() -> Source:
         each = {
             name: connectors.open_source("file", {**keys, "path": str(path), "follow": False}) for name, path in files.items()
         }
-        return recorded.RecordedSource(each)
+        return recorded.RecordedSource(each, first)
 
     arrays = all(path.suffix == ".npz" for path in files.values())
     decode = config.decode.model_copy(update={"format": "tensor"} if arrays else {})
-    return assemble.prefetch(config.model_copy(update={"decode": decode}), intake, {}, open_source=opened)
+    return assemble.prefetch(config.model_copy(update={"decode": decode}), loop.intake, {}, open_source=opened)
 
 
 def _drain(loop: Prequential, reading: Prefetch, *, progress: bool) -> None:

@@ -174,7 +174,7 @@ def recover(loop: Prequential) -> Written | None:
     """
     found = loop.writer.store.newest()
     if found is None:
-        loop.journal.resume(FIRST)
+        from_the_first(loop)
         return None
     checkpoint, written = found
     loop.restore(checkpoint)
@@ -182,3 +182,12 @@ def recover(loop: Prequential) -> Written | None:
     loop.writer.last = written
     log.info("daemon.restored", name=written.name, number=written.number, state_digest=written.state_digest)
     return written
+
+
+def from_the_first(loop: Prequential) -> None:
+    """Bring a fresh loop and its journal to where reading began, if that was before. Errors: CheckpointError."""
+    loop.journal.resume(FIRST)
+    entry = loop.journal.scripted()
+    if entry is not None and entry["kind"] == "start":
+        loop.admission.positions.update(entry["positions"])
+        loop.journal.took()

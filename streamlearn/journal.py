@@ -22,7 +22,8 @@ from streamlearn.records import Json
 log = structlog.get_logger()
 
 Entry = dict[str, Json]
-"""`{"kind": …, values…}`. Kinds: `order` {partition, until}: read this partition up to that position before any other."""
+"""`{"kind": …, values…}`. Kinds: `start` {positions}: where the very first start began, the first entry of all;
+`order` {partition, until}: read this partition up to that position before any other."""
 
 
 class Journal:

@@ -74,6 +74,20 @@ class Intake:
         self._changed = threading.Condition()
         self._failure: StreamlearnError | None = None
         self._exhausted = False
+        self._told: Positions = {}
+        self._began: Positions | None = None  # not told yet
+
+    def begin(self, positions: Positions) -> None:
+        """Prefetch thread: the source is open, and this is where reading begins."""
+        with self._changed:
+            self._began = dict(positions)
+            self._changed.notify_all()
+
+    @property
+    def began(self) -> Positions:
+        """Learner's thread: where reading began; empty until `take` has returned None for it, before it gives a record."""
+        with self._changed:
+            return self._told
 
     def put(self, fetched: Fetched) -> None:
         """Prefetch thread: add a run."""
@@ -107,7 +121,7 @@ class Intake:
     def drained(self) -> bool:
         """True when the source is exhausted and everything was taken."""
         with self._changed:
-            return self._exhausted and not self._arrivals
+            return self._exhausted and not self._arrivals and self._began is None
 
     def sizes(self) -> tuple[int, int]:
         """Records and bytes that wait here."""
@@ -128,9 +142,12 @@ class Intake:
         """
         with self._changed:
             partition, limit = self._next(journal)
-            if partition is None and not self._exhausted and self._failure is None:
+            if partition is None and not (self._exhausted or self._failure or self._began):
                 self._changed.wait(timeout_s)
                 partition, limit = self._next(journal)
+            if self._began is not None:
+                self._told, self._began = self._began, None
+                return None
             if partition is None:
                 if self._failure is not None:
                     raise self._failure
@@ -270,6 +287,7 @@ class Prefetch:
         except BaseException:
             source.close()
             raise
+        self.intake.begin(source.positions())
         return source
 
     def _read(self, source: Source) -> bool:

@@ -19,7 +19,7 @@ from streamlearn.metrics import Metrics
 from streamlearn.ownership import Ownership
 from streamlearn.prefetch import Intake
 from streamlearn.protocols import Learner, Publisher, Stateful
-from streamlearn.records import Batch, Label, LearnReport, Snapshot, State
+from streamlearn.records import Batch, Label, LearnReport, Positions, Snapshot, State
 
 
 @dataclass(slots=True)
@@ -121,12 +121,19 @@ class Prequential:
         Errors  SourceError when the source is lost for good; DecodeError and SinkError where the tolerance says so.
         """
         fetched = self.intake.take(self.journal, self._max_records, wait_s)
+        self._begin(self.intake.began)
         turn = Turn()
         if fetched is not None:
             rows = self.admission.admit(fetched)  # label rows and dead letters, in journal order
             turn = self._learn(self.chunks.cut(rows), read=len(fetched), event_ms=fetched.records[-1].time_ms)
         self._keep(idle=fetched is None)
         return turn
+
+    def _begin(self, positions: Positions) -> None:
+        """Where the very first start begins depends on when it was, and a partition may stay silent: so it is written down."""
+        if positions and not self.admission.positions and self.journal.scripted() is None:
+            self.journal.write("start", positions=dict(positions))
+            self.admission.positions.update(positions)
 
     def _keep(self, *, idle: bool) -> None:
         """A checkpoint and a snapshot, each when it is due."""

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import structlog
 
 from streamlearn import commands
 from streamlearn.checkpoint import Checkpoints
@@ -14,6 +15,13 @@ from streamlearn.inspection import inspected
 from tests.small import append, keys, samples
 
 QUIET = {"log": {"level": "error"}}
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before():
+    """A command sets up the logs of its process."""
+    yield
+    structlog.reset_defaults()
 
 
 def on_log(tmp_path, n, **changes):
@@ -110,7 +118,7 @@ def state(tmp_path):
     path = recorded(tmp_path, samples(25))
     loop = commands.assemble.prequential(config, state_dir=tmp_path / "state", publisher=commands.Reference())
     loop.journal.resume("0001-00000000")
-    reading = commands._reading(config, {"samples[0]": path}, loop.intake)
+    reading = commands._reading(config, {"samples[0]": path}, loop)
     reading.start()
     loop.turn(5.0)
     while not loop.intake.drained:

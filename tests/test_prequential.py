@@ -108,6 +108,49 @@ def test_answers_bear_the_number_of_the_state_that_gave_them(tmp_path):
     assert answers[0]["probability"] == pytest.approx(1 / (1 + np.exp(-0.1)))
 
 
+def test_where_reading_began_is_kept_also_for_partitions_that_stay_silent(tmp_path):
+    """A source that starts at the newest records: what is old at the first start is old after every restart too."""
+
+    class Latest(MemorySource):
+        def seek(self, positions):
+            begins = positions or dict.fromkeys(self.partitions, 5)
+            super().seek({name: begins.get(name, 0) for name in self.partitions})
+
+    values = {name: stream(5, seed=seed) for seed, name in enumerate(("a[0]", "a[1]"))}
+    values["a[0]"] += stream(3, seed=7)
+    with started(tmp_path, Latest(values)) as loop:
+        drain(loop)
+        assert loop.admission.positions == {"a[0]": 8, "a[1]": 5}
+        loop.begin_checkpoint()
+    values["a[1]"] += stream(4, seed=8)
+    with started(tmp_path, Latest(values)) as loop:
+        drain(loop)
+        assert loop.read == 4
+        assert loop.admission.positions == {"a[0]": 8, "a[1]": 9}
+
+
+def test_a_start_that_was_killed_before_its_first_checkpoint_begins_again_where_it_began(tmp_path):
+    begins = iter([3, 7])
+
+    class Latest(MemorySource):
+        def seek(self, positions):
+            super().seek(positions or {"a[0]": next(begins)})
+
+    for _ in range(2):
+        with started(tmp_path, Latest({"a[0]": stream(9)}), every_records=1000) as loop:
+            drain(loop)
+            assert (loop.read, loop.admission.positions) == (6, {"a[0]": 9})
+
+
+def test_answers_are_told_after_a_restart_too(tmp_path):
+    sink, values = MemorySink(), stream(20)
+    for n in (10, 20):
+        with started(tmp_path, MemorySource({"a[0]": values[:n]}), answers=sink) as loop:
+            drain(loop)
+            loop.begin_checkpoint()
+    assert [msgspec.json.decode(message.value)["place"] for message in sink.messages] == [f"a[0]@{i}" for i in range(18)]
+
+
 def test_dead_letters_and_answers_are_durable_before_the_checkpoint_that_passes_them(tmp_path):
     sink = MemorySink()
     with started(tmp_path, MemorySource({"a[0]": stream(12, bad=(3,))}), answers=sink, every_records=1000) as loop:

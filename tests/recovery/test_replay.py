@@ -63,10 +63,11 @@ def test_a_file_gives_the_model_that_the_daemon_had_over_kafka(kafka, kafka_topi
 
 def test_a_folder_of_partitions_and_the_journal_give_model_and_positions_of_the_run(kafka, kafka_topic, tmp_path, forks):
     topic, held = kafka_topic(3), recorded(3, 150)
+    held[2] = []  # nothing of it is recorded, and nothing has to be
     config, state, run = ran_over_kafka(kafka, topic, held, tmp_path, forks)
     folder = tmp_path / "recorded"
     folder.mkdir()
-    for p, values in enumerate(held):
+    for p, values in enumerate(held[:2]):
         (folder / f"{topic}[{p}].jsonl").write_bytes(lines(values))
     repeated = replayed(forks, config, "--from", folder, "--journal", state / "journal")
     for fact in ("model_digest", "state_digest", "positions", "number", "pending"):
