@@ -85,6 +85,11 @@ def test_each_row_is_reported_as_it_would_have_been_predicted(shape: tuple[int, 
         np.testing.assert_allclose(made.learn(batch[n : n + 1]).logits, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_no_question_is_no_answer(learned: Pool) -> None:
+    none = np.zeros((0, 4), np.float32)
+    assert learned.predict(none).shape == served(learned, none, "auto").shape == (0, 3)
+
+
 def test_answers_are_log_probabilities(learned: Pool) -> None:
     np.testing.assert_allclose(np.exp(learned.predict(turning(9).x)).sum(1), 1.0, rtol=1e-5)
 

@@ -136,13 +136,14 @@ class Pool(RowByRow):
             return answers[SLOW], {}
         present = self._now.run(answers, rows)
         if about != "auto" or self._ever is None or self._presence is None:
-            return present, self._measures(1.0)
+            return present, self._measures(0.0)
         here = self._presence.run(view, rows.learned)
-        return np.where(here[:, None], present, self._ever.run(answers, rows)), self._measures(float(here.mean()))
+        past = int((~here).sum()) / max(1, len(here))
+        return np.where(here[:, None], present, self._ever.run(answers, rows)), self._measures(past)
 
-    def _measures(self, present: float) -> Mapping[str, float]:
+    def _measures(self, past: float) -> Mapping[str, float]:
         weights = {f"member_weight/{name}": value for name, value in self._now.values().items()}
-        return weights if self._presence is None else {**weights, "answered_from_past_ratio": 1.0 - present}
+        return weights if self._presence is None else {**weights, "answered_from_past_ratio": past}
 
     def _grow(self, capacity: int) -> None:
         for member in self._members.values():

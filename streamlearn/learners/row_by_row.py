@@ -27,6 +27,7 @@ class RowByRow(ABC):
 
     def __init__(self, task: Task, inputs: columns.Settings) -> None:
         self.task = task
+        self._features = math.prod(task.shape)
         self._inputs = _inputs(task, inputs)
         self._admitted = np.full(capacity_for(task.known), NEVER, np.int64)
         self._admitted[: task.known] = -1
@@ -50,7 +51,7 @@ class RowByRow(ABC):
 
     def predict(self, x: Array, *, about: About = "auto") -> Array:
         """See `protocols.Learner`."""
-        flat = np.asarray(x, np.float32).reshape(len(x), -1)
+        flat = np.asarray(x, np.float32).reshape(len(x), self._features)
         learned = np.zeros(len(flat), bool)
         view = self._inputs.run(flat, learned)
         rows = self._rows(view, np.zeros(len(flat), np.int64), learned)
@@ -63,7 +64,7 @@ class RowByRow(ABC):
         check_labels(batch.labels.tolist(), self.task.max_labels)
         if not len(batch):
             return LearnReport(np.zeros((0, 0), np.float32), np.zeros(0, bool))
-        flat = np.asarray(batch.x, np.float32).reshape(len(batch), -1)
+        flat = np.asarray(batch.x, np.float32).reshape(len(batch), self._features)
         learned = self._inputs.learnable(flat)
         self._admit(batch.labels, learned)
         view = self._inputs.run(flat, learned)
@@ -95,7 +96,7 @@ class RowByRow(ABC):
     def question(self) -> Rows:
         """A row of zeros, asked now."""
         learned = np.zeros(1, bool)
-        view = self._inputs.run(np.zeros((1, math.prod(self.task.shape)), np.float32), learned)
+        view = self._inputs.run(np.zeros((1, self._features), np.float32), learned)
         return self._rows(view, np.zeros(1, np.int64), learned)
 
     def shown(self, question: Rows) -> Mapping[str, Array]:

@@ -1,5 +1,6 @@
 """Rows as members of a pool are shown them: `columns.mean`, `.gain`, `.edges`, or `field.range`, `field.factor`."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ class Shown(NamedTuple):
 
 def shown(arrays: Mapping[str, Array], settings: Mapping[str, Json], x: Array) -> Shown:
     """Raw inputs [n, *shape] as shown."""
-    flat = np.asarray(x, np.float32).reshape(len(x), -1)
+    flat = np.asarray(x, np.float32).reshape(len(x), math.prod(x.shape[1:]))
     return _field(arrays, flat) if "field.range" in arrays else _columns(arrays, settings, flat)
 
 

@@ -16,7 +16,7 @@ def quantile_ramps(arrays: Mapping[str, Array], rows: Shown) -> Array:
     weights = arrays["weights"]
     ramps = (len(weights) - 1) // rows.u.shape[1]
     heights = (rows.u[:, :, None] * np.float32(ramps) - np.arange(ramps, dtype=np.float32)).clip(0.0, 1.0)
-    scores: Array = heights.reshape(len(rows.u), -1) @ weights[:-1] + weights[-1]
+    scores: Array = heights.reshape(len(rows.u), len(weights) - 1) @ weights[:-1] + weights[-1]
     return scores
 
 
