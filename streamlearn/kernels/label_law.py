@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamlearn.kernels.look_ahead_mlp import compiled
+from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.rows import Rows
 from streamlearn.records import Array
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamlearn.kernels.look_ahead_mlp import compiled
+from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.rows import Rows, Terms, add_terms, chance, dot, log_softmax, loss_gradient, turn
 from streamlearn.records import Array
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamlearn.kernels.look_ahead_mlp import compiled
+from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.rows import Rows, chance, log_softmax
 from streamlearn.records import Array
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from streamlearn.kernels.look_ahead_mlp import compiled
+from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.sliding_meta import look_ahead
 from streamlearn.kernels.sliding_passes import dot, enter, is_finite, judge, rise, take_in, weights_of
 from streamlearn.kernels.sliding_room import Room, Work

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
-from streamlearn.kernels.look_ahead_mlp import compiled
+from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.sliding_room import Room
 from streamlearn.records import Array
 
