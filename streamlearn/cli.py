@@ -97,6 +97,16 @@ def replay(
 
 
 @app.command()
+def meta_train(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Make a warm start out of a labelled corpus, from which a daemon begins. Stop it, start it again, and it goes on."""
+    from streamlearn import meta_train as command  # noqa: PLC0415  loads torch
+    from streamlearn.config import load_meta, merged  # noqa: PLC0415  loads river
+
+    made = command.meta_train(load_meta(config, merged(overrides or [])), progress=sys.stderr.isatty())
+    _print(made, as_json=as_json)
+
+
+@app.command()
 def inspect(
     state_dir: Annotated[Path, typer.Argument(metavar="DIR", help="state directory")],
     name: Annotated[str, typer.Option("--checkpoint", help="which one; the newest when left out")] = "",

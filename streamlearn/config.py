@@ -8,7 +8,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar, cast
 
 import yaml
 from pydantic import ConfigDict, PositiveInt, model_validator
@@ -24,6 +24,7 @@ from streamlearn.decode import Settings as DecodeKeys
 from streamlearn.drift import Drift
 from streamlearn.errors import ConfigError
 from streamlearn.inputs import InputSettings
+from streamlearn.meta.settings import CorpusSettings, MetaSettings
 from streamlearn.metrics import Metrics
 from streamlearn.records import Json
 from streamlearn.scrape import Telemetry
@@ -121,6 +122,23 @@ class LogKeys(Section):
     format: Literal["json", "text"] = key("json", "json for machines, text for people")
 
 
+class MetaConfig(BaseSettings):
+    """Everything `streamlearn meta-train` is told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    seed: int = key(0, "all random numbers follow from it, and which classes are held out", ge=0)
+    state_dir: Path = key(Path("state"), "where it resumes from; not that of a daemon")
+    device: str = key("cpu", "cpu, cuda, cuda:N, or auto")
+    input: InputKeys = key(..., "what one input is; the transform is none or scale")
+    model: ModelKeys = key(ModelKeys(), "the network")
+    corpus: CorpusSettings = key(..., "labelled samples of classes that the stream need not have")
+    meta: MetaSettings = key(..., "the algorithm")
+    warm_start: Path = key(Path("warm_start.safetensors"), "the file that is written; name it in the daemon's configuration")
+
+
 class DeadLetterKeys(admit.Settings):
     """What becomes of records that cannot be learned, and where they are kept."""
 
@@ -161,27 +179,36 @@ def load(path: Path, flags: Mapping[str, Json] | None = None) -> Config:
     return configure(_yaml(path), flags or {})
 
 
+def load_meta(path: Path, flags: Mapping[str, Json] | None = None) -> MetaConfig:
+    """The checked configuration of `meta-train`. Errors: ConfigError."""
+    return _layered(MetaConfig, _yaml(path), flags or {})
+
+
 def configure(values: Mapping[str, Json], flags: Mapping[str, Json] | None = None) -> Config:
     """A configuration out of values, over which environment and flags win. Errors: ConfigError."""
+    return _layered(Config, values, flags or {})
+
+
+C = TypeVar("C", bound=BaseSettings)
+
+
+def _layered(kind: type[C], values: Mapping[str, Json], flags: Mapping[str, Json]) -> C:
     _refuse_unknown_variables()
 
-    class Layered(Config):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (
-                init_settings,
-                env_settings,
-                InitSettingsSource(settings_cls, dict(values)),
-            )
+    def sources(  # noqa: PLR0917  pydantic's signature
+        settings_cls: type[BaseSettings],  # the class that is being made
+        of_kind: type[BaseSettings],  # noqa: ARG001  pydantic names it once more
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG001  pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG001  pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, dict(values)))
 
-    return read(Layered, flags or {}, path="")
+    layered = cast(
+        type[C], type("Layered", (kind,), {"settings_customise_sources": classmethod(sources), "__module__": __name__})
+    )
+    return read(layered, flags, path="")
 
 
 def merged(flags: Sequence[str]) -> dict[str, Json]:
@@ -228,7 +255,7 @@ def _parsed(text: str, where: str) -> Json:
 
 
 def _refuse_unknown_variables() -> None:
-    known = list(Config.model_fields)
+    known = list(Config.model_fields | MetaConfig.model_fields)
     for variable in os.environ:
         section = variable.removeprefix(PREFIX).split("__")[0].lower()
         if variable.startswith(PREFIX) and section not in known:

@@ -9,8 +9,10 @@ from streamlearn.records import (
     Array,
     Batch,
     Gap,
+    Initialisation,
     LearnReport,
     Message,
+    MetaReport,
     Positions,
     Record,
     Sample,
@@ -105,6 +107,27 @@ class Learner(Protocol):
 
     def memory_labels(self) -> Mapping[int, int]:
         """Label row → number of rows of it held in the replay memory; empty for a learner without one."""
+
+
+class MetaTrainer(Protocol):
+    """Makes a warm start out of episodes, before the stream. Owned by one thread."""
+
+    steps: int  # taken so far
+
+    def step(self) -> MetaReport:
+        """One meta-step. Which episodes it draws follows from the seed and `steps` alone; what is not finite moves nothing."""
+
+    def validate(self) -> Mapping[str, float]:
+        """`accuracy` and more on classes that no step sees; the best so far is kept for `initialisation`."""
+
+    def initialisation(self) -> Initialisation:
+        """The warm start that validated best, with the rate of deployment that validation chose; the first one before that."""
+
+    def state(self) -> State:
+        """A copy of all that `restore` needs to go on bit for bit."""
+
+    def restore(self, state: State) -> None:
+        """Become the trainer that gave `state`. Errors: CheckpointError naming both values of what does not fit."""
 
 
 class Metric(Protocol):

@@ -147,9 +147,9 @@ class Initialisation:
     model: Mapping[str, Json]  # settings of the network
     shape: tuple[int, ...]  # of one input
     inputs: Mapping[str, Json]  # settings of the input transform
-    arrays: Mapping[str, Array]  # float32: `body.…`; with `head` "shared" also head.weight [1, width] and head.bias [1]
+    arrays: Mapping[str, Array]  # float32: `body.…`
     plastic: tuple[str, ...]  # names in `arrays` that the stream may move; the rows of its head always may
-    head: Literal["drawn", "zero", "shared"]  # where the head row of a new label begins
+    head: Literal["drawn", "zero"]  # where the head row of a new label begins
     learning_rate: float  # of deployment, chosen on held-out classes
     duration: float | None = None  # how long gradient flow adapts, where that was learned; in steps of rate 1
     split: str = ""  # fingerprint of which classes were trained on and which were held out
@@ -170,6 +170,15 @@ class Initialisation:
             array = np.ascontiguousarray(self.arrays[name])
             sha.update(f"{name}:{array.dtype.str}:{array.shape};".encode() + array.tobytes())
         return sha.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class MetaReport:
+    """What one meta-step did."""
+
+    loss: float  # of the query after adaptation, mean over its episodes
+    rejected: bool  # the meta-gradient was not finite, and nothing moved
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import connectors
-from streamlearn.config import Config
+from streamlearn.config import Config, MetaConfig
 from streamlearn.learners import LEARNERS
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.serving.http import Settings as HttpSettings
@@ -42,6 +42,9 @@ def _sections() -> Iterator[str]:
     for name, path in LEARNERS.items():
         module, _, kind = path.partition(":")
         yield _table(f"`learner` named `{name}`", getattr(import_module(module), kind).Settings, "learner.")
+    yield _table("Of `meta-train`: top level", MetaConfig, "")
+    for name in ("corpus", "meta"):
+        yield _table(f"Of `meta-train`: `{name}`", cast(type[BaseModel], MetaConfig.model_fields[name].annotation), f"{name}.")
 
 
 def _table(title: str, section: type[BaseModel], prefix: str, *, more: type[BaseModel] | None = None) -> str:

@@ -53,21 +53,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "snapshot": SEAMS | {"snapshot_file"},
     "serving": SEAMS | {"snapshot", "models", "streamlearn"},  # models: forms/torch, when a model needs it
     "demo": SEAMS,
-    "config": SEAMS | {"admit", "decode", "drift", "inputs", "metrics", "scrape"},  # each section stands beside its reader
+    "config": SEAMS | {"admit", "decode", "drift", "inputs", "meta", "metrics", "scrape"},  # each section stands beside its reader
     "inspection": SEAMS | {"checkpoint"},
     "letters": SEAMS | {"admit"},
     "rollback": SEAMS | {"checkpoint", "journal", "ownership"},
     "assemble": EVERYTHING,
     "commands": EVERYTHING,
+    "meta_train": EVERYTHING,
     "reference": EVERYTHING,
     "warm": EVERYTHING,
-    "cli": SEAMS | {"config", "commands", "inspection", "rollback", "serving", "streamlearn"},
+    "cli": SEAMS | {"config", "commands", "inspection", "meta_train", "rollback", "serving", "streamlearn"},
     "__main__": {"cli"},
     "connectors": SEAMS,
     "streamlearn": set(),
 }
 WRAPPED_BY: dict[str, set[str]] = {
-    "torch": {"adapt", "models", "memory", "learners", "kernels", "meta", "serving.forms.torch", "assemble", "commands"},
+    "torch": {"adapt", "models", "memory", "learners", "kernels", "meta", "serving.forms.torch", "assemble", "commands", "meta_train"},
     "numba": {"kernels"},
     "river": {"drift"},
     "kafka": {"connectors.kafka", "connectors.kafka_client"},
@@ -77,7 +78,7 @@ WRAPPED_BY: dict[str, set[str]] = {
     "starlette": {"serving.http"},
     "uvloop": {"serving.hosts", "serving.follower"},
     "yaml": {"config", "commands"},
-    "typer": {"cli", "commands"},
+    "typer": {"cli", "commands", "meta_train"},
     "sklearn": {"demo"},
     "scipy": {"demo"},
     "threading": {"prefetch", "demo", "serving", "follower_files", "connectors.kafka", "connectors.file", "connectors.stdin"},

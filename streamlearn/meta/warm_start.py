@@ -14,7 +14,7 @@ from streamlearn.errors import ConfigError
 from streamlearn.records import Array, Initialisation, Json
 
 SCHEMA = 1
-HEAD_POLICIES = ("drawn", "zero", "shared")
+HEAD_POLICIES = ("drawn", "zero")
 
 
 def save(start: Initialisation, path: Path) -> None:

@@ -78,13 +78,10 @@ class Classifier:
         }
 
     def _new_rows(self, first: int, end: int) -> tuple[Tensor, Tensor]:
-        policy, count = "drawn" if self.start is None else self.start.head, end - first
-        if self.start is not None and policy == "shared":
-            row, bias = (torch.from_numpy(self.start.arrays[f"head.{part}"]) for part in ("weight", "bias"))
-            return row.expand(count, -1), bias.expand(count)
-        if policy == "zero":
-            return torch.zeros(count, self.width), torch.zeros(count)
-        return torch.stack([head_row(self.seed, row, self.width) for row in range(first, end)]), torch.zeros(count)
+        zeros = torch.zeros(end - first, self.width)
+        if self.start is not None and self.start.head == "zero":
+            return zeros, zeros[:, 0]
+        return torch.stack([head_row(self.seed, row, self.width) for row in range(first, end)]), zeros[:, 0]
 
     def logits(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """[n, capacity] for inputs [n, *shape]. Differentiable, and safe under `vmap` over parameters."""
