@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from streamlearn.config import configure
+from streamlearn.config import configure, load_meta
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -118,5 +118,9 @@ def test_killed_and_started_again_it_goes_on_where_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("block", YAML)
-def test_configurations_in_the_readme_are_valid(block):
-    assert configure(yaml.safe_load(block)).name
+def test_configurations_in_the_readme_are_valid(block, tmp_path):
+    if "meta" in yaml.safe_load(block):
+        (tmp_path / "meta.yaml").write_text(block)
+        assert load_meta(tmp_path / "meta.yaml").meta.algorithm
+    else:
+        assert configure(yaml.safe_load(block)).name
