@@ -27,7 +27,7 @@ def digest_of(folder: Path) -> str:
 
 
 def cache_folder(package: Path = HERE) -> Path:
-    """As `NUMBA_CACHE_DIR` says, else beside the package, else in the user's cache; one folder for each state of the sources."""
+    """Where `NUMBA_CACHE_DIR` says, else beside the package, else in the user's cache; its name is that of the sources."""
     if given := os.environ.get("NUMBA_CACHE_DIR"):
         base = Path(given)
     elif os.access(package, os.W_OK):
@@ -37,7 +37,7 @@ def cache_folder(package: Path = HERE) -> Path:
     return base / f"kernels-{digest_of(package)}"
 
 
-numba.config.CACHE_DIR = str(cache_folder())
+numba.config.CACHE_DIR = str(cache_folder())  # type: ignore[attr-defined]  # it fills itself at run time
 
 
 def compiled(function: F) -> F:
