@@ -53,7 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "snapshot": SEAMS | {"snapshot_file"},
     "serving": SEAMS | {"snapshot", "models", "streamlearn"},  # models: forms/torch, when a model needs it
     "demo": SEAMS,
-    "config": SEAMS | {"admit", "decode", "drift", "inputs", "meta", "metrics", "scrape"},  # each section stands beside its reader
+    "config": SEAMS
+    | {"admit", "decode", "drift", "inputs", "meta", "metrics", "scrape"},  # each section stands beside its reader
     "inspection": SEAMS | {"checkpoint"},
     "letters": SEAMS | {"admit"},
     "rollback": SEAMS | {"checkpoint", "journal", "ownership"},
@@ -68,7 +69,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "streamlearn": set(),
 }
 WRAPPED_BY: dict[str, set[str]] = {
-    "torch": {"adapt", "models", "memory", "learners", "kernels", "meta", "serving.forms.torch", "assemble", "commands", "meta_train"},
+    "torch": {
+        "adapt",
+        "models",
+        "memory",
+        "learners",
+        "kernels",
+        "meta",
+        "serving.forms.torch",
+        "assemble",
+        "commands",
+        "meta_train",
+    },
     "numba": {"kernels"},
     "river": {"drift"},
     "kafka": {"connectors.kafka", "connectors.kafka_client"},
