@@ -33,6 +33,7 @@ class Stream(NamedTuple):
     name: str
     x: Array  # float32 [n, columns]
     y: Array  # int64 [n]
+    whole: bool  # nothing follows
 
 
 def stream(name: str, rows: int | None = None) -> Stream:
@@ -41,7 +42,8 @@ def stream(name: str, rows: int | None = None) -> Stream:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: expected the environment's {FOLDER} to name the folder of the benchmark data")
     with np.load(path, allow_pickle=False) as held:
-        return Stream(name, held["x"][:rows].astype(np.float32), held["y"][:rows].astype(np.int64))
+        y = held["y"].astype(np.int64)
+        return Stream(name, held["x"][:rows].astype(np.float32), y[:rows], whole=rows is None or len(y) <= rows)
 
 
 def met(labels: Array) -> Array:

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if cell not in kept["cells"]:
                 made = learner(given.learner_name, given.learner, columns=data.x.shape[1], seed=seed)
                 found = run(made, data, Labels(given.delay, given.share), seed=seed)
-                kept["cells"][cell] = {**found, "command": command}
+                kept["cells"][cell] = {**found, "whole": data.whole, "command": command}
                 write(given.out, kept)
                 print(cell, found, flush=True)
     return 0

@@ -43,16 +43,20 @@ def report(ours: Sequence[Cell], theirs: Sequence[Cell], name: str) -> Iterator[
     yield "Made by `python -m benchmarks.streams_report` from `streams.json` and `streams_baselines.json`, which hold commands,"
     yield "seeds and versions. Prequential accuracy in per cent: each row is answered before its label is learned. Baselines"
     yield "are river's with their defaults, seed 1. * marks the streams on which settings were chosen; all others ran once.\n"
-    for whole in (True, False):
-        lengths = {cell.stream: cell.rows for cell in ours if cell.name == name and _is_whole(cell, ours) == whole}
+    for title, lengths in (("Whole streams", _lengths(ours, name, whole=True)), (FIRST, _lengths(ours, name, whole=False))):
         if lengths:
-            yield f"## {'Whole streams' if whole else 'First 20,000 rows'}\n"
+            yield f"## {title}\n"
             yield from _table(ours, theirs, name, lengths)
     yield from _others(ours, name)
 
 
-def _is_whole(cell: Cell, cells: Sequence[Cell]) -> bool:
-    return cell.rows == max(other.rows for other in cells if other.stream == cell.stream)
+FIRST, FIRST_ROWS = "First 20,000 rows", 20_000
+
+
+def _lengths(cells: Sequence[Cell], name: str, *, whole: bool) -> dict[str, int]:
+    """Of each stream, the rows of the cells that belong into a table: of all of it, or of its beginning."""
+    own = [cell for cell in cells if cell.name == name]
+    return {cell.stream: cell.rows for cell in own if (cell.found["whole"] if whole else cell.rows <= FIRST_ROWS)}
 
 
 def _table(ours: Sequence[Cell], theirs: Sequence[Cell], name: str, lengths: Mapping[str, int]) -> Iterator[str]:

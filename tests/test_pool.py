@@ -18,6 +18,7 @@ from streamlearn.serving.forms import form_named
 SMALL: dict[str, Any] = {
     "partitions": {"trees": 6, "depth": 4},
     "steady_partitions": {"trees": 6, "depth": 4},
+    "settled_partitions": {"trees": 6, "depth": 4},
     "plastic_mlp": {"hidden": [9, 6], "recent_rows": 20},
     "gate": {"present_rows": 30, "past_rows": 20, "every": 5, "quantile": 0.3},
 }

@@ -32,16 +32,28 @@ from streamlearn.records import About, Answering, Array, State
 from streamlearn.settings import Section, key
 
 Name = Literal[
-    "quantile-ramps", "steady-ramps", "partitions", "steady-partitions", "plastic-mlp", "sliding-look-ahead", "label-law"
+    "quantile-ramps",
+    "steady-ramps",
+    "settled-ramps",
+    "partitions",
+    "steady-partitions",
+    "settled-partitions",
+    "plastic-mlp",
+    "sliding-look-ahead",
+    "label-law",
 ]
 MEMBERS: tuple[Name, ...] = get_args(Name)
 STEADY_RAMPS, STEADY_PARTITIONS = "steady-ramps", "steady-partitions"
-"""The same at a tenth of the rate: where a stream stays as it is, small steps end nearer to the best."""
+SETTLED_RAMPS, SETTLED_PARTITIONS = "settled-ramps", "settled-partitions"
+"""The same at a tenth and at a hundredth of the rate: where a stream stays as it is, or is mostly noise, small steps end
+nearer to the best."""
 KINDS: Mapping[str, Callable[[Any, Size], Member]] = {
     quantile_ramps.NAME: quantile_ramps.QuantileRamps,
     STEADY_RAMPS: partial(quantile_ramps.QuantileRamps, name=STEADY_RAMPS),
+    SETTLED_RAMPS: partial(quantile_ramps.QuantileRamps, name=SETTLED_RAMPS),
     partitions.NAME: partitions.Partitions,
     STEADY_PARTITIONS: partial(partitions.Partitions, name=STEADY_PARTITIONS),
+    SETTLED_PARTITIONS: partial(partitions.Partitions, name=SETTLED_PARTITIONS),
     plastic_mlp.NAME: plastic_mlp.PlasticMLP,
     label_law.NAME: label_law.LabelLaw,
 }
@@ -96,8 +108,10 @@ class Pool(RowByRow):
         gate: GateSettings = key(GateSettings(), "which questions are about the past")
         quantile_ramps: RampsSettings = key(RampsSettings(), "the member of that name")
         steady_ramps: RampsSettings = key(RampsSettings(rate=0.003), "the member of that name")
+        settled_ramps: RampsSettings = key(RampsSettings(rate=0.0003), "the member of that name")
         partitions: PartitionsSettings = key(PartitionsSettings(), "the member of that name")
         steady_partitions: PartitionsSettings = key(PartitionsSettings(rate=0.3), "the member of that name")
+        settled_partitions: PartitionsSettings = key(PartitionsSettings(rate=0.03), "the member of that name")
         plastic_mlp: PlasticSettings = key(PlasticSettings(), "the member of that name")
         sliding_look_ahead: LookAheadSettings = key(LookAheadSettings(), "the member of that name")
         label_law: LawSettings = key(LawSettings(), "the member of that name")

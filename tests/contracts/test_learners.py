@@ -30,10 +30,13 @@ SMALL: Mapping[str, dict[str, Any]] = {
     "er": {"glances": 2, "memory": {"rows": 12}, "replay_rows": 4},
     "la-er": {"glances": 2, "memory": {"rows": 12}, "replay_rows": 4},
     "mer": {"passes": 2, "memory": {"rows": 12}, "replay_rows": 4},
+    "continual-maml": {"outer_lr": 0.03},
+    "gradient-flow": {"rows": 12},
     "pool": {
         "inputs": {"sample_rows": 10},
         "partitions": {"trees": 5, "depth": 3},
         "steady_partitions": {"trees": 5, "depth": 3},
+        "settled_partitions": {"trees": 5, "depth": 3},
         "plastic_mlp": {"hidden": (7, 5), "recent_rows": 4},
         "sliding_look_ahead": {"memory": {"rows": 8}},
         "gate": {"present_rows": 6, "past_rows": 4, "every": 2, "quantile": 0.3},

@@ -14,7 +14,7 @@ from streamlearn.settings import Section, key
 class GateSettings(Section):
     """Presence gate."""
 
-    quantile: float = key(0.1, "share of the stream's own rows that may be taken for the past; 0: none ever is", ge=0, lt=1)
+    quantile: float = key(0.15, "share of the stream's own rows that may be taken for the past; 0: none ever is", ge=0, lt=1)
     present_rows: int = key(1000, "newest rows that are the present", unit="rows", ge=1)
     past_rows: int = key(200, "uniform sample of older rows", unit="rows", ge=1)
     every: int = key(25, "rows between two readings of the quantile", unit="rows", ge=1)

@@ -51,8 +51,10 @@ def label_law(arrays: Mapping[str, Array], rows: Shown) -> Array:
 MEMBERS: Mapping[str, Scores] = {
     "quantile-ramps": quantile_ramps,
     "steady-ramps": quantile_ramps,
+    "settled-ramps": quantile_ramps,
     "partitions": partitions,
     "steady-partitions": partitions,
+    "settled-partitions": partitions,
     "plastic-mlp": mlp,
     "sliding-look-ahead": mlp,
     "slow": mlp,
