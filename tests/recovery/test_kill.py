@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def in_kafka(request: pytest.FixtureRequest, partitions: int) -> Upstream:
     address, admin = request.getfixturevalue("kafka"), request.getfixturevalue("kafka_admin")
     topic = request.getfixturevalue("kafka_topic")(partitions)
     held = {f"{topic}[{p}]": values(RECORDS // partitions, seed=p) for p in range(partitions)}
-    producer = KafkaProducer(bootstrap_servers=address, linger_ms=20)
+    producer = KafkaProducer(bootstrap_servers=address, linger_ms=20, batch_size=1500)  # some fifteen records a batch
     for p, each in enumerate(held.values()):
         for value in each:
             producer.send(topic, value, partition=p)
@@ -59,7 +60,8 @@ def in_kafka(request: pytest.FixtureRequest, partitions: int) -> Upstream:
             return {}
         return {f"{tp.topic}[{tp.partition}]": found.offset for tp, found in offsets.items()}
 
-    source = {"type": "kafka", "bootstrap_servers": address, "topics": [topic], "group_id": group}
+    small = {"max_partition_fetch_bytes": 2000}  # partitions are read by turns, and each restart begins with another one's turn
+    source = {"type": "kafka", "bootstrap_servers": address, "topics": [topic], "group_id": group, "client": small}
     return Upstream(source, {name: len(each) for name, each in held.items()}, committed)
 
 
@@ -100,6 +102,12 @@ class Journalled:
 
     def __init__(self, state: Path) -> None:
         self._folder, self._read, self._until = state / "journal", Counter[Path](), Counter[str]()
+
+    def turns(self) -> int:
+        """How often reading went from one partition to another, over the whole journal."""
+        lines = [line for path in sorted(self._folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+        order = [json.loads(line).get("partition") for line in lines]
+        return sum(one != other for one, other in pairwise(order))
 
     def __call__(self) -> int:
         for path in sorted(self._folder.glob("*.jsonl")):
@@ -190,6 +198,7 @@ def test_killed_at_random_instants_it_ends_in_the_same_bytes_as_undisturbed(upst
 
     straight = tmp_path / "straight"
     if len(upstream.positions) > 1:
+        assert decided.turns() > 100, "the order of partitions was a decision"
         shutil.copytree(state / "journal", straight / "journal")
     run_to_the_end(lambda: forks.start("run", reading(upstream, straight)), straight, upstream)
 
