@@ -3,6 +3,7 @@
 Rows hold untransformed inputs. A column may be anything that has one entry per row: input, label, time, stored logits.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -117,6 +118,34 @@ class Reservoir:
             column[:held] = torch.from_numpy(state.arrays[name].copy()).to(column)
         self.seen = int(state.values["seen"])
         self.generator.set_state(torch.from_numpy(state.arrays["random"].copy()))
+
+
+class Balanced(Reservoir):
+    """Holds every newest row; once full, a row of the label that is held most makes room, chosen by chance.
+
+    Source  Chrysakis and Moens 2020, without their choice between rows of one label: there the newer displaces.
+    """
+
+    def offer(self, rows: Columns, *, accept_reference: bool = False) -> Undo:  # noqa: ARG002  it concerns chances of entering
+        """See `Reservoir.offer`. One random number per row."""
+        labels = rows["label"].tolist()
+        chances = torch.rand(len(labels), dtype=torch.float64, generator=self.generator).tolist()
+        seen, chosen = self.seen, {}
+        held = self.columns["label"][: len(self)].tolist()
+        for row, (label, chance) in enumerate(zip(labels, chances, strict=True)):
+            self.seen += 1
+            slot = len(held) if len(held) < self.capacity else _crowded(held, chance)
+            held[slot : slot + 1] = [label]
+            chosen[slot] = row
+        return self._write(rows, chosen, seen)
+
+
+def _crowded(labels: list[int], chance: float) -> int:
+    """A slot of the label with most rows, the lowest of several."""
+    counts = Counter(labels)
+    most = max(sorted(counts), key=counts.__getitem__)
+    slots = [slot for slot, label in enumerate(labels) if label == most]
+    return slots[int(chance * len(slots))]
 
 
 def resized(column: Tensor, width: int) -> Tensor:

@@ -26,6 +26,8 @@ def integrate(slope: Callable[[Tensor], Tensor], y: Tensor, duration: float, *, 
     Source  Dormand and Prince 1980, the 5(4) pair; steps as in Hairer, Nørsett, Wanner, II.4.
     """
     done, first = 0.0, slope(y)
+    if not bool(torch.isfinite(first).all()):
+        raise ArithmeticError("the slope at the start is not finite: expected numbers")
     step = min(duration, 0.01 * (1 + float(y.abs().max())) / (float(first.abs().max()) + 1e-12))
     for _ in range(MOST_STEPS):
         if done >= duration:

@@ -14,5 +14,7 @@ LEARNERS: dict[str, str] = {
     "partitions": "streamlearn.learners.alone:Partitions",
     "plastic-mlp": "streamlearn.learners.alone:PlasticMLP",
     "label-law": "streamlearn.learners.alone:LabelLaw",
+    "continual-maml": "streamlearn.learners.continual_maml:ContinualMAML",
+    "gradient-flow": "streamlearn.learners.gradient_flow:GradientFlow",
     "nearest-mean": "streamlearn.learners.nearest_mean:NearestMean",
 }
