@@ -45,7 +45,7 @@ MANY = "leave the key out for the default, 10000"
         ({"source": {"pahth": "x"}}, "source.pahth is not a known key: did you mean 'path'?"),
         ({"learner": {"name": "la-mamel"}}, "learner.name 'la-mamel' is not known: did you mean 'la-maml'?"),
         ({"learner": {"glance": 3}}, "learner.glance is not a known key: did you mean 'glances'?"),
-        ({"learner": {"inner_chunks": 3}}, "learner: inner_chunks is 3: expected a divisor of chunk = 10"),
+        ({"learner": {"inner_chunks": 3}}, "learner.inner_chunks is 3: expected a divisor of learner.chunk = 10"),
         ({"model": {"hidden": "wide"}}, "model.hidden is text: expected a list"),
         (
             {"model": {"name": "module"}},
