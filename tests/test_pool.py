@@ -155,6 +155,19 @@ def test_an_infinite_value_is_refused_even_so() -> None:
     assert pool(inputs={"missing": True}).learn(batch).rejected.tolist() == [False, False, True, False, False]
 
 
+def test_a_refused_row_changes_nothing_of_what_follows() -> None:
+    batch, holed, without = turning(60), pool(), pool()
+    bad = turning(60)
+    bad.x[10:13] = np.inf
+    kept = np.r_[:10, 13:60]
+    holed.learn(bad[:30])
+    holed.learn(bad[30:])
+    without.learn(Batch.of(batch.x[kept], batch.labels[kept]))
+    mine, theirs = holed.state().arrays, without.state().arrays
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(mine[name], array, err_msg=name)
+
+
 def test_the_law_of_labels_alone_follows_runs() -> None:
     y = np.repeat(np.arange(60) % 3, 10)
     made = LabelLaw(LabelLaw.Settings(), Task((2,)))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streamlearn.kernels import pool as pool_kernel
 from streamlearn.kernels.rows import chance
+from streamlearn.kernels.rows import log_softmax as log_softmax_kernel
 from streamlearn.learners.members import columns, label_law, partitions, plastic_mlp, quantile_ramps
 from streamlearn.learners.members.columns import Columns
 from streamlearn.learners.members.member import NEVER, Rows, Size
@@ -331,6 +332,12 @@ def test_the_past_is_a_uniform_sample_of_what_left_the_window() -> None:
     assert len(np.unique(past)) == 400
     assert past.max() < count - 50
     assert abs(past.mean() - (count - 51) / 2) < 4 * (count / math.sqrt(12)) / math.sqrt(400)
+
+
+def test_a_label_that_was_not_met_has_no_part_in_the_softmax_however_great_its_score() -> None:
+    answer = np.zeros(3)
+    log_softmax_kernel(np.array([1e6, 1.0, 2.0]), np.array([NEVER, 0, 3]), 5, answer)
+    np.testing.assert_allclose(answer, [-np.inf, -np.log1p(np.e), -np.log1p(1 / np.e)])
 
 
 def test_kernels_take_a_pool_of_one() -> None:
