@@ -42,8 +42,8 @@ def report(ours: Sequence[Cell], theirs: Sequence[Cell], name: str) -> Iterator[
     yield "# Real streams\n"
     yield "Made by `python -m benchmarks.streams_report` from `streams.json` and `streams_baselines.json`, which hold commands,"
     yield "seeds and versions. Prequential accuracy in per cent: each row is answered before its label is learned. Baselines"
-    yield "are river's with their defaults, seed 1. * marks the streams on which settings were chosen. After a first run (variant"
-    yield "`first`, airlines2007 at -0.71) members and gate were changed, so the other streams are not untouched by results."
+    yield "are river's with their defaults, seed 1. * marks the streams on which settings were chosen. After a first run"
+    yield "(variant `first`, airlines2007 at -0.71) members and gate were changed: other streams are not untouched by results."
     yield "Seeds are in `streams.json`.\n"
     for title, lengths in (("Whole streams", _lengths(ours, name, whole=True)), (FIRST, _lengths(ours, name, whole=False))):
         if lengths:
