@@ -24,7 +24,7 @@ COPY pyproject.toml README.md ./
 COPY connectors connectors
 COPY streamlearn streamlearn
 # hadolint ignore=DL3013
-RUN pip install ".[kafka-codecs]"
+RUN pip install ".[avro,kafka-codecs,grpc,otel,protobuf]"
 
 FROM ${PYTHON_IMAGE} AS runtime
 ENV PATH=/opt/streamlearn/bin:$PATH \
@@ -38,8 +38,8 @@ RUN groupadd --gid 10001 streamlearn \
 COPY --from=build /opt/streamlearn /opt/streamlearn
 WORKDIR /var/lib/streamlearn
 USER 10001:10001
-# 8080 answers, 8082 metrics. The root may be read-only; written are /var/lib/streamlearn, /tmp and /dev/shm.
-EXPOSE 8080 8082
+# 8080 answers, 8081 gRPC, 8082 metrics. The root may be read-only; written are /var/lib/streamlearn, /tmp and /dev/shm.
+EXPOSE 8080 8081 8082
 VOLUME /var/lib/streamlearn
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \

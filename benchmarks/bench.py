@@ -2,17 +2,15 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import IO
 
 import numpy as np
 
+from benchmarks.asker import Asking, Target
 from benchmarks.images import Images, Task, angles, asked, stream, turned
 from benchmarks.plan import CHUNK, Plan, Run
 from benchmarks.process import Daemon, cpu_s, memory
@@ -81,14 +79,19 @@ class Bench:
 
     def _learn(self, t: int, messages: Sequence[Message], topic: Topic, daemon: Daemon, run: Run) -> None:
         """Until the task's last record is in the served snapshot, with questions all the while."""
-        with Questions(daemon.port, MODEL) as questions, Asking(daemon.port, self._plan.per_s, self._tests(0)) as asking:
+        with (
+            Questions(daemon.port, MODEL) as questions,
+            Asking(_target(daemon.port, self._plan.per_s, self._tests(0))) as asking,
+        ):
             asking.start()
             began, spent_s = time.perf_counter(), cpu_s(daemon.pid)
             topic.produce(messages)
             questions.wait_for(self._number(t + 1), within_s=self._plan.within_s)
             run.task_s.append(time.perf_counter() - began)
             run.cpu_s.append(cpu_s(daemon.pid) - spent_s)
-            asking.stop(run)
+            told = asking.stop()
+            run.latencies_s += told["latencies_s"]
+            run.failed_requests += told["failed"]
 
     def _learn_killed(self, t: int, messages: Sequence[Message], topic: Topic, daemon: Daemon, run: Run) -> None:
         """The same, but with half of it served and not yet saved the daemon is killed, and started again."""
@@ -141,36 +144,9 @@ class Bench:
         return daemon.replayed(path)
 
 
-class Asking:
-    """The process that asks at a steady pace."""
-
-    def __init__(self, port: int, per_s: float, x: Array) -> None:
-        bodies = [json_body(x[i : i + 1]).decode() for i in range(min(64, len(x)))]
-        target = {"port": port, "path": f"/v2/models/{MODEL}/infer", "per_s": per_s, "bodies": bodies}
-        command = [sys.executable, "-m", "benchmarks.asker"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._say(json.dumps(target))
-
-    def __enter__(self) -> "Asking":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._process.communicate()
-
-    def start(self) -> None:
-        """Begin to ask."""
-        self._say("start")
-
-    def stop(self, run: Run) -> None:
-        """Stop asking, and add what was measured."""
-        self._say("stop")
-        told = json.loads(_pipe(self._process.stdout).readline())
-        run.latencies_s += told["latencies_s"]
-        run.failed_requests += told["failed"]
-
-    def _say(self, line: str) -> None:
-        _pipe(self._process.stdin).write(line + "\n")
-        _pipe(self._process.stdin).flush()
+def _target(port: int, per_s: float, x: Array) -> Target:
+    bodies = [json_body(x[i : i + 1]).decode() for i in range(min(64, len(x)))]
+    return Target(port, f"/v2/models/{MODEL}/infer", per_s, bodies)
 
 
 def encoded(task: Task, *, first: int) -> list[Message]:
@@ -206,9 +182,3 @@ def _idle(pids: Sequence[int], seconds: float) -> tuple[float, float]:
     time.sleep(seconds)
     learner, follower = ((cpu_s(pid) - spent) / seconds for pid, spent in zip(pids, before, strict=True))
     return learner, follower
-
-
-def _pipe(pipe: IO[str] | None) -> IO[str]:
-    if pipe is None:
-        raise RuntimeError("the process was started without its pipes")
-    return pipe

@@ -10,19 +10,18 @@ goes on; `docs/results/paper.md` is written anew from it. Data: the folder that 
 import argparse
 import importlib
 import json
-import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numba
 import numpy as np
 import torch
 
+from benchmarks.cells import keep, known, machine
 from benchmarks.images import Images, images
 from benchmarks.paper_plan import LEARNERS, options
 from benchmarks.paper_report import table
-from benchmarks.tasks import STREAMS, Shape, samples, views
+from benchmarks.tasks import STREAMS, Shape, View, samples, views
 from streamlearn.learners import LEARNERS as REGISTERED
 from streamlearn.learners.task import Task
 from streamlearn.protocols import Learner
@@ -40,27 +39,32 @@ def main() -> None:
     for stream in asked.streams:
         for row in asked.learners:
             for seed in asked.seeds:
-                if f"{stream}/{row}/{seed}" not in _known(asked.results):
+                if f"{stream}/{row}/{seed}" not in known(asked.results):
                     cell = run(source, stream, row, seed)
-                    _keep(asked.results, f"{stream}/{row}/{seed}", cell)
+                    keep(asked.results, f"{stream}/{row}/{seed}", cell)
                     print(stream, row, seed, json.dumps(cell), flush=True)
-    asked.results.with_suffix(".md").write_text(table(_known(asked.results), machine()))
+    asked.results.with_suffix(".md").write_text(table(known(asked.results), machine()))
 
 
 def run(source: Images, stream: str, row: str, seed: int) -> dict[str, Json]:
     """One learner over one stream."""
     shape = STREAMS[stream]
-    learner = make(row, stream, seed, pixels=int(np.prod(source.x_train.shape[1:])))
+    learner = make(row, stream, seed, pixels=x_size(source))
+    return measured(learner, _stream(source, shape, row, seed), views(shape, x_size(source)), source)
+
+
+def measured(learner: Learner, parts: Iterable[tuple[Array, Array]], shown: Sequence[View], source: Images) -> dict[str, Json]:
+    """Learn part by part; the test images are asked as each view shows them, right after its part and at the end."""
     just_after: dict[str, list[float]] = {about: [] for about in ABOUT}
     cpu_s = 0.0
     measures: Mapping[str, float] = {}
-    for (x, y), view in zip(_stream(source, shape, row, seed), views(shape, x_size(source)), strict=True):
+    for (x, y), view in zip(parts, shown, strict=True):
         began = time.process_time()
         measures = learner.learn(Batch.of(x, y)).measures
         cpu_s += time.process_time() - began
         for about, value in _accuracy(learner, view.seen(source.x_test), source.y_test).items():
             just_after[about].append(value)
-    final = [_accuracy(learner, view.seen(source.x_test), source.y_test) for view in views(shape, x_size(source))]
+    final = [_accuracy(learner, view.seen(source.x_test), source.y_test) for view in shown]
     cell: dict[str, Json] = {"cpu_s": cpu_s, "zero_rates": measures.get("step_size_zero_ratio")}
     for about in ABOUT:
         kept = [accuracy[about] for accuracy in final]
@@ -102,24 +106,6 @@ def _accuracy(learner: Learner, x: Array, y: Array) -> dict[str, float]:
     if not any(name.startswith("ever/") for name in learner.answering().arrays):
         return dict.fromkeys(ABOUT, first)
     return {"auto": first, "ever": float((learner.predict(x, about="ever").argmax(1) == y).mean() * 100)}
-
-
-def machine() -> dict[str, str]:
-    """What the runs were made on."""
-    versions = {"torch": torch.__version__, "numba": numba.__version__, "numpy": np.__version__}
-    return {"processor": platform.processor() or platform.machine(), "python": platform.python_version(), **versions}
-
-
-def _known(path: Path) -> dict[str, Json]:
-    known: dict[str, Json] = json.loads(path.read_text())["runs"] if path.is_file() else {}
-    return known
-
-
-def _keep(path: Path, name: str, cell: Json) -> None:
-    runs = dict(sorted((_known(path) | {name: cell}).items()))
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps({"machine": machine(), "runs": runs}, indent=1) + "\n")
-    beside.replace(path)
 
 
 def _arguments() -> argparse.Namespace:

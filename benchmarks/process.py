@@ -43,7 +43,7 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
         values = dict(config) | {
             "state_dir": str(self.state_dir),
-            "serve": {"port": self.port},
+            "serve": {**dict(config.get("serve", {})), "port": self.port, "grpc_port": None},
             "telemetry": {"port": self._metrics_port},
         }
         folder.mkdir(parents=True, exist_ok=True)

@@ -64,12 +64,12 @@ class Questions:
 
 
 def json_body(x: Array) -> bytes:
-    """An inference request with the numbers of `x`, uint8 [n, *shape], as JSON."""
+    """An inference request with the numbers of `x`, uint8 or float32 [n, *shape], as JSON."""
     return json.dumps({"inputs": [_tensor(x) | {"data": x.reshape(-1).tolist()}]}).encode()
 
 
 def _tensor(x: Array) -> dict[str, Json]:
-    return {"name": "features", "datatype": "UINT8", "shape": list(x.shape)}
+    return {"name": "features", "datatype": {"u": "UINT8", "f": "FP32"}[x.dtype.kind], "shape": list(x.shape)}
 
 
 def _answers(content: bytes) -> Answers:

@@ -1,6 +1,7 @@
 """The real streams of the benchmark folder, in stream order, and what is said of a pass over one of them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,30 @@ class Stream(NamedTuple):
     x: Array  # float32 [n, columns]
     y: Array  # int64 [n]
     whole: bool  # nothing follows
+
+
+class Labels(NamedTuple):
+    """When labels come."""
+
+    delay: int = 0  # rows between an answer and its label, and up to half as much again, ten at least
+    share: float = 1.0  # of rows whose label ever comes
+    is_served: bool = False  # labels come at once, and it is answers that are so many rows behind
+
+    @property
+    def block(self) -> int:
+        """Rows that are answered between two arrivals of labels."""
+        return max(10, self.delay // 2)
+
+
+AT_ONCE = Labels()
+
+
+def arrivals(count: int, labels: Labels, seed: int) -> Iterator[tuple[Array, slice]]:
+    """Rows whose labels have come, then rows to answer, in turns: the same for every method."""
+    comes = np.random.default_rng(seed).random(count) < labels.share
+    for start in range(0, count, labels.block):
+        due = slice(max(0, start - labels.delay - labels.block), max(0, start - labels.delay))
+        yield np.flatnonzero(comes[due]) + due.start, slice(start, min(count, start + labels.block))
 
 
 def stream(name: str, rows: int | None = None) -> Stream:

@@ -3,7 +3,9 @@
     python -m benchmarks.streams                            the default learner, all streams in full, three seeds
     python -m benchmarks.streams --rows 20000 --seeds 0     the first 20,000 rows, one seed
     python -m benchmarks.streams --name now --learner '{"gate": {"quantile": 0}}'
-    python -m benchmarks.streams --name late-100 --delay 100
+    python -m benchmarks.streams --name pool@served-500 --served 500      answers of a snapshot that is so many rows old
+    python -m benchmarks.streams --name pool@late-100 --delay 100            labels that come late
+    python -m benchmarks.streams --name pool@late-100 --delay 100 --members  and what each member of the pool would have said
 
 A cell (stream, name, rows, seed) that is in the file already is not run again. Tables: `python -m benchmarks.streams_report`.
 """
@@ -14,30 +16,24 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.stream_data import STREAMS, Stream, accuracy, kappa, met, stream
+from benchmarks.stream_data import AT_ONCE, STREAMS, Labels, Stream, accuracy, arrivals, kappa, met, stream
 from streamlearn.learners import LEARNERS
 from streamlearn.learners.task import Task
 from streamlearn.protocols import Learner
-from streamlearn.records import Array, Batch, Json
+from streamlearn.records import Array, Batch, Json, stacked_evidence
+from streamlearn.serving.forms import form_named
 from streamlearn.settings import read
 
 RESULTS = Path(__file__).parents[1] / "docs/results/streams.json"
 CALL = 1000  # rows of one call of `learn`
-
-
-class Labels(NamedTuple):
-    """When labels come."""
-
-    delay: int = 0  # rows between an answer and its label, and up to a tenth more
-    share: float = 1.0  # of rows whose label ever comes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cell = f"{name}/{given.name}/{len(data.y)}/{seed}"
             if cell not in kept["cells"]:
                 made = learner(given.learner_name, given.learner, columns=data.x.shape[1], seed=seed)
-                found = run(made, data, Labels(given.delay, given.share), seed=seed)
+                found = run(
+                    made,
+                    data,
+                    Labels(given.served or given.delay, given.share, given.served > 0),
+                    seed=seed,
+                    members=given.members,
+                )
                 kept["cells"][cell] = {**found, "whole": data.whole, "command": command}
                 write(given.out, kept)
                 print(cell, found, flush=True)
@@ -68,16 +70,18 @@ def learner(name: str, settings: Mapping[str, Json], *, columns: int, seed: int)
     return made
 
 
-def run(made: Learner, data: Stream, labels: Labels, *, seed: int) -> dict[str, Json]:
+def run(made: Learner, data: Stream, labels: Labels, *, seed: int, members: bool = False) -> dict[str, Json]:
     """One pass: accuracy and κ in per cent, seconds of CPU in the learner, bytes of its state."""
     y = met(data.y)
+    each: dict[str, Array] = {}
     began = time.process_time()
-    if labels == Labels():
+    if labels == AT_ONCE:
         answers, measures = _at_once(made, data.x, y)
     else:
-        answers, measures = _late(made, data.x, y, labels, seed=seed)
+        stream, order = Stream(data.name, data.x, y, data.whole), arrivals(len(y), labels, seed)
+        answers, measures = _late(made, stream, order, each if members else None, is_served=labels.is_served)
     seconds = time.process_time() - began
-    return {
+    found: dict[str, Json] = {
         "rows": len(y),
         "accuracy": round(accuracy(y, answers), 3),
         "kappa": round(kappa(y, answers), 3),
@@ -86,6 +90,9 @@ def run(made: Learner, data: Stream, labels: Labels, *, seed: int) -> dict[str, 
         "state_bytes": sum(array.nbytes for array in made.state().arrays.values()),
         "measures": {name: round(value, 4) for name, value in measures.items()},
     }
+    if each:
+        found["members"] = {name: round(accuracy(y, given), 3) for name, given in each.items()}
+    return found
 
 
 def _at_once(made: Learner, x: Array, y: Array) -> tuple[Array, Mapping[str, float]]:
@@ -98,17 +105,39 @@ def _at_once(made: Learner, x: Array, y: Array) -> tuple[Array, Mapping[str, flo
     return np.concatenate([*answers, _best(made.predict(x[whole:]))]), measures
 
 
-def _late(made: Learner, x: Array, y: Array, labels: Labels, *, seed: int) -> tuple[Array, Mapping[str, float]]:
-    """Rows are answered when they come, in blocks of a tenth of the delay, and learned when their label does."""
-    comes = np.random.default_rng(seed).random(len(y)) < labels.share
-    block, answers, measures = max(1, labels.delay // 10), np.zeros(len(y), np.int64), {}
-    for start in range(0, len(y), block):
-        due = slice(max(0, start - labels.delay - block), max(0, start - labels.delay))
-        known = np.flatnonzero(comes[due]) + due.start
+Arrivals = Iterable[tuple[Array, slice]]
+
+
+def _late(
+    made: Learner, data: Stream, order: Arrivals, each: dict[str, Array] | None, *, is_served: bool
+) -> tuple[Array, Mapping[str, float]]:
+    """Rows are answered when they come, and learned when their label does. `each` takes the answers of each member.
+
+    Where it is only the served snapshot that is old, the learner is told of no late label.
+    """
+    answers, measures = np.zeros(len(data.y), np.int64), {}
+    kept: dict[int, Array] = {}
+    for known, asked in order:
         if len(known):
-            measures = dict(made.learn(Batch.of(x[known], y[known])).measures)
-        answers[start : start + block] = _best(made.predict(x[start : start + block]))
+            batch = Batch.of(data.x[known], data.y[known])
+            evidence = stacked_evidence([kept.pop(n)[None] for n in known.tolist()])
+            measures = dict(made.learn(batch if is_served else replace(batch, evidence=evidence)).measures)
+        answer = made.answer(data.x[asked])
+        answers[asked] = _best(answer.logits)
+        kept |= zip(range(len(data.y))[asked], answer.evidence, strict=True)
+        if each is not None:
+            for name, given in _of_members(made, data.x[asked]):
+                each.setdefault(name, np.full(len(data.y), -1))[asked] = given
     return answers, measures
+
+
+def _of_members(made: Learner, x: Array) -> Iterator[tuple[str, Array]]:
+    """What each member of a pool says, as servers would have it."""
+    answering = made.answering()
+    form = form_named(answering.form)
+    arrays = {name: array for name, array in answering.arrays.items() if name != "now.weights"}
+    for name in answering.settings["now"] if len(answering.arrays["active"]) else ():
+        yield name, _best(form(arrays, {**answering.settings, "now": [name], "about": "now"}, x))
 
 
 def _best(logits: Array) -> Array:
@@ -148,6 +177,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--learner", type=json.loads, default={}, help="its settings, as JSON")
     parser.add_argument("--delay", type=int, default=0, help="rows until a label comes")
     parser.add_argument("--share", type=float, default=1.0, help="of rows whose label comes at all")
+    parser.add_argument("--served", type=int, default=0, help="labels come at once; rows of learning that answers lag behind")
+    parser.add_argument("--members", action="store_true", help="with late labels: the accuracy of each member of the pool too")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser
 

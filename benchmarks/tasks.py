@@ -21,6 +21,7 @@ class Shape(NamedTuple):
     samples: int  # of each task
     memory: int  # rows for replay
     turns: bool  # images are turned; else their pixels are shuffled
+    of: int | None = None  # tasks of the stream that these are the first of
 
 
 STREAMS = {
@@ -47,7 +48,7 @@ class View(NamedTuple):
 def views(shape: Shape, pixels: int) -> list[View]:
     """One for each task."""
     if shape.turns:
-        return [View(degrees, None) for degrees in angles(shape.tasks)]
+        return [View(degrees, None) for degrees in angles(shape.of or shape.tasks)[: shape.tasks]]
     return [View(None, np.random.default_rng([DATA_SEED, 3, t]).permutation(pixels)) for t in range(shape.tasks)]
 
 

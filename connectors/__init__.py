@@ -24,7 +24,7 @@ SOURCES: Mapping[str, str] = {
     "synthetic": "connectors.synthetic:SyntheticSource",
 }
 SINKS: Mapping[str, str] = {
-    "kafka": "connectors.kafka:KafkaSink",
+    "kafka": "connectors.kafka_sink:KafkaSink",
     "log": "connectors.log:LogSink",
     "file": "connectors.file:FileSink",
 }

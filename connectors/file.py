@@ -7,7 +7,7 @@ as `{"base64": "…"}`. One process writes a file, any number may follow it; tha
 import base64
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -89,6 +89,10 @@ class FileSource:
             return {self.partition: max(self._position, self._opened().count())}
         except OSError:
             return self.positions()
+
+    def identities(self) -> Mapping[str, str]:
+        """None: a file may be copied."""
+        return {}
 
     def exhausted(self) -> bool:
         """At the end of a file that is not followed."""

@@ -5,9 +5,10 @@ are durable when `flush` returns: each transaction is synced to the disk (synchr
 with `max_records` or `max_bytes` removes the oldest in the transaction that writes, and always keeps the newest record.
 """
 
+import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -87,6 +88,11 @@ class LogSource:
             return {self.partition: _bounds(self._connection)[1]}
         except sqlite3.Error:
             return self.positions()
+
+    def identities(self) -> Mapping[str, str]:
+        """A random number from when the file was made; none in files of before 2026-11-24."""
+        made = self._connection.execute("PRAGMA application_id").fetchone()[0]
+        return {self.partition.partition("[")[0]: str(made)} if made else {}
 
     def exhausted(self) -> bool:
         """Never: a writer may come."""
@@ -266,6 +272,7 @@ def _make_tables(database: sqlite3.Connection, until: float) -> None:
     if _found_version(database) == 0:  # nobody was quicker
         for statement in SCHEMA:
             database.execute(statement)
+        database.execute(f"PRAGMA application_id = {1 + secrets.randbelow(2**31 - 1)}")
     database.execute("COMMIT")
 
 

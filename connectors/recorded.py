@@ -78,6 +78,10 @@ class RecordedSource:
         """Lines or rows of each file."""
         return {name: self._first[name] + sum(file.ends().values()) for name, file in self._files.items()}
 
+    def identities(self) -> Mapping[str, str]:
+        """None: files may be copied."""
+        return {}
+
     def exhausted(self) -> bool:
         """At the end of all files."""
         return all(file.exhausted() for file in self._files.values())

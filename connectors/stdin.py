@@ -7,7 +7,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from streamlearn.errors import SourceError
 from streamlearn.records import Gap, Positions, Record
@@ -63,6 +63,10 @@ class StdinSource:
     def ends(self) -> Positions:
         """What has arrived."""
         return {self.partition: self._position + len(self._lines)}
+
+    def identities(self) -> Mapping[str, str]:
+        """None: a pipe cannot be read again."""
+        return {}
 
     def exhausted(self) -> bool:
         """True at the end of input."""

@@ -6,7 +6,7 @@ Class c of C is a Gaussian cloud around the angle 2πc/C on a circle in a random
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -82,6 +82,10 @@ class SyntheticSource:
         """What is due by now; without a pace and a length there is no end, and no lag."""
         endless = self._settings.rate_per_s is None and self._settings.records is None
         return {self.partition: self._position if endless else max(self._position, self._released())}
+
+    def identities(self) -> Mapping[str, str]:
+        """None: the seed says it all."""
+        return {}
 
     def exhausted(self) -> bool:
         """After `records`."""

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,36 +14,46 @@ import structlog
 import torch
 
 import connectors
+from connectors.together import Beside, TogetherSource
 from streamlearn import __version__
 from streamlearn.admit import Admission, DeadLetters
 from streamlearn.answers import AnswerLog, AnswersTo, NoAnswerLog
 from streamlearn.checkpoint import Checkpoints, CheckpointWriter
 from streamlearn.chunks import Chunks
 from streamlearn.config import Config, SinkKeys
+from streamlearn.conformal import Conformal
+from streamlearn.control import Requests
 from streamlearn.daemon import Daemon, Deadlines, Service
 from streamlearn.decode import decoder_for
-from streamlearn.drift import Drift
+from streamlearn.decode.late import LABEL
+from streamlearn.disk import make_folder
+from streamlearn.drift import Drift, Features, Reactions
 from streamlearn.due import Due
 from streamlearn.errors import ConfigError
 from streamlearn.follower_files import FollowerFiles
+from streamlearn.identities import Identities
 from streamlearn.inputs import InputSettings
 from streamlearn.journal import Journal
 from streamlearn.labels import LabelMap
 from streamlearn.learners import LEARNERS
+from streamlearn.learners.exhausted import is_exhausted
 from streamlearn.learners.task import Task
 from streamlearn.meta import warm_start
 from streamlearn.metrics import Metrics
 from streamlearn.models.classifier import ModelSettings
+from streamlearn.pending import Pending
 from streamlearn.prefetch import Intake, Prefetch
 from streamlearn.prequential import Parts, Prequential
-from streamlearn.protocols import Decoder, Learner, Publisher, Sink, Source
-from streamlearn.records import Initialisation
-from streamlearn.scrape import Info, Listening, Telemetry
+from streamlearn.probe import Probe
+from streamlearn.protocols import Decoder, Hastened, Learner, Publisher, Sink, Source
+from streamlearn.records import Headers, Initialisation, Json
+from streamlearn.scrape import Info, MetricsPage, Telemetry
 from streamlearn.serving import http
 from streamlearn.serving.hosts import Followers, InProcess
-from streamlearn.serving.service import SamplesTo
+from streamlearn.serving.requests import InThread
+from streamlearn.serving.service import RequestsFrom, SamplesTo
 from streamlearn.serving.service import Service as ServingService
-from streamlearn.settings import read
+from streamlearn.settings import is_secret, read
 from streamlearn.snapshot import FilePublisher, Reference, live_folder
 from streamlearn.status import Status
 from streamlearn.watch import LoopWatch, Servers
@@ -57,10 +68,11 @@ def now_ms() -> int:
 
 def learner(config: Config) -> Learner:
     """The configured learner, fresh. Errors: ConfigError for an unknown name or key, or a model that cannot be made."""
-    path = LEARNERS.get(config.learner.name)
+    path = LEARNERS.get(learner_name(config))
     if path is None:
-        near = difflib.get_close_matches(config.learner.name, LEARNERS, n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(LEARNERS)}"
+        known = [AUTO, *LEARNERS]
+        near = difflib.get_close_matches(config.learner.name, known, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
         raise ConfigError(f"learner.name '{config.learner.name}' is not known: {hint}")
     module, _, name = path.partition(":")
     kind = getattr(import_module(module), name)
@@ -72,13 +84,22 @@ def learner(config: Config) -> Learner:
     return made
 
 
+def learner_name(config: Config) -> str:
+    """The learner by name; `auto` is the pool, but not for what it has no place for: an own network, a warm start, a GPU."""
+    if config.learner.name != AUTO:
+        return config.learner.name
+    alone = config.model.name == "mlp" and config.warm_start is None and device(config.device) == "cpu"
+    return "pool" if alone else "la-maml"
+
+
 def task(config: Config) -> Task:
     """What every learner is told beside its own settings. Errors: ConfigError, also for a warm start that does not fit."""
     given = config.model.rest | ({} if config.model.name == "module" else {"name": config.model.name})
     model = read(ModelSettings, given, path="model")
     start = None if config.warm_start is None else _warm_start(config, config.warm_start, model)
     return Task(
-        shape=config.input.shape,
+        shape=config.input.row,
+        schema=config.input.named,
         max_labels=config.label.max_labels,
         known=len(config.label.known),
         seed=config.seed,
@@ -90,6 +111,8 @@ def task(config: Config) -> Task:
 
 
 def _warm_start(config: Config, path: Path, model: ModelSettings) -> Initialisation:
+    if config.input.columns:
+        raise ConfigError("warm_start is given beside input.columns: expected input.shape, a warm start is made for arrays")
     start = warm_start.load(path)
     said = set(config.model.rest) | (config.model.model_fields_set & {"name"} if not model.module else set())
     keys = model.model_dump(mode="json", include=said | {"module"})  # which code is imported, the configuration alone says
@@ -118,29 +141,47 @@ def sink(keys: SinkKeys, *, path: str) -> Sink:
 def prequential(config: Config, *, state_dir: Path, publisher: Publisher) -> Prequential:
     """The loop and all it puts in order, fresh; `daemon.recover` brings it to its checkpoint. Errors: ConfigError."""
     made = learner(config)
-    labels = LabelMap(max_labels=config.label.max_labels, known=config.label.known)
+    labels = LabelMap(max_labels=config.label.max_labels, known=config.label.known, other=config.label.other)
     letters = DeadLetters(_dead_letter_sink(config, state_dir), config.dead_letters, clock_ms=now_ms)
-    admission = Admission(labels, letters)
+    admission = Admission(labels, letters, Pending(config.pending, clock_ms=now_ms), Probe(config.probe, seed=config.seed))
     parts = Parts(
         intake=Intake(max_records=config.source.ahead_records, max_bytes=config.source.ahead_bytes),
         journal=Journal(state_dir / "journal"),
         admission=admission,
-        chunks=Chunks(made.chunk, config.input.shape),
+        chunks=Chunks(made.chunk, config.input.row),
         learner=made,
         metrics=Metrics.of(config.metrics),
-        drift=Drift.of(config.drift),
+        drift=Drift.of(config.drift, Features(config.input.row, config.input.named)),
+        reactions=_reactions(config, made),
+        conformal=Conformal(config.conformal),
         answers=_answer_log(config, admission, chunk=made.chunk),
         writer=CheckpointWriter(Checkpoints(state_dir / "checkpoints", keep=config.checkpoint.keep), clock_ms=now_ms),
         publisher=publisher,
     )
     return Prequential(
         parts,
-        shape=config.input.shape,
+        shape=config.input.row,
+        schema=config.input.named,
         checkpoint_due=Due(every_s=config.checkpoint.every_s, every_count=config.checkpoint.every_records),
         publish_due=Due(every_s=config.publish.every_ms / 1000),
         max_records=config.source.poll_records,
         clock_ms=now_ms,
+        is_short=is_exhausted,
     )
+
+
+def _reactions(config: Config, made: Learner) -> Reactions:
+    """Errors: ConfigError where steps are to be faster, and the learner has none of its own."""
+    then, hasten = config.drift.then, cast(Hastened, made).hasten if hasattr(made, "hasten") else None
+    if hasten is None or not hasten(1.0):
+        hasten = None
+        for name in ("on_error", "on_inputs"):
+            if "faster" in getattr(then, name):
+                raise ConfigError(
+                    f"drift.then.{name} has 'faster', but learner '{learner_name(config)}' has no step sizes of its own: "
+                    "expected la-maml, la-er, sliding-look-ahead or a pool with it; or leave 'faster' out"
+                )
+    return Reactions(then, chunk=made.chunk, hasten=hasten)
 
 
 def _dead_letter_sink(config: Config, state_dir: Path) -> Sink:
@@ -157,53 +198,59 @@ def _answer_log(config: Config, admission: Admission, *, chunk: int) -> AnswerLo
 
 
 def prefetch(
-    config: Config, intake: Intake, positions: Mapping[str, int], *, open_source: Callable[[], Source] | None = None
+    config: Config,
+    intake: Intake,
+    positions: Mapping[str, int],
+    *,
+    open_source: Callable[[], Source] | None = None,
+    recognise: Callable[[Mapping[str, str]], object] = lambda _: None,
 ) -> Prefetch:
-    """The thread that reads ahead, not started; from the configured source unless told otherwise. Errors: ConfigError."""
+    """The thread that reads ahead, not started; from the configured source, whose streams are remembered, unless told
+    otherwise. Errors: ConfigError."""
+    known = Identities(config.state_dir / "source.json")
     return Prefetch(
         open_source or source(config),
         decoder(config),
         intake,
-        shape=config.input.shape,
+        shape=config.input.row,
         positions=positions,
         poll_records=config.source.poll_records,
         give_up_s=config.source.give_up_s,
+        recognise=recognise if open_source else known.recognise,
     )
 
 
-def source(config: Config) -> Callable[[], Source]:
-    """How to make the configured source anew after it was lost. Errors: ConfigError."""
-    kind = connectors.source_class(config.source.type)
-    settings = read(kind.Settings, config.source.rest, path="source")
+def source(config: Config, *, pass_gaps: bool = True) -> Callable[[], Source]:
+    """How to make what is read anew after it was lost: the source, and what is read beside it. Errors: ConfigError.
+
+    `pass_gaps` is for recorded answers, which are kept for a while only.
+    """
+    main = _opens(config.source.type, config.source.rest, path="source")
+    beside: list[tuple[Callable[[], Source], Headers]] = []
+    if config.label_source is not None:
+        beside.append((_opens(config.label_source.type, config.label_source.rest, path="label_source"), LABEL))
+    if config.pending.record_answers:
+        on_gap = "skip" if pass_gaps else "stop"
+        answers = {"path": str(_answers_path(config)), "name": ANSWERS, "on_gap": on_gap}
+        beside.append((_opens("log", answers, path="pending"), ()))
+    if not beside:
+        return main
+    return lambda: TogetherSource([Beside(main()), *(Beside(opens(), marks) for opens, marks in beside)])
+
+
+def _opens(name: str, values: Mapping[str, Json], *, path: str) -> Callable[[], Source]:
+    kind = connectors.source_class(name, path=path)
+    settings = read(kind.Settings, values, path=path)
     return lambda: cast(Source, kind(settings))
+
+
+def _answers_path(config: Config) -> Path:
+    return config.state_dir / "answers.sqlite"
 
 
 def decoder(config: Config) -> Decoder:
     """Bytes → rows. Errors: ConfigError."""
-    return decoder_for(config.decode, config.input.shape, label_type=config.label.type)
-
-
-class MetricsPage:
-    """/metrics as a service."""
-
-    def __init__(self, telemetry: Telemetry, settings: Telemetry.Settings) -> None:
-        self._telemetry, self._settings = telemetry, settings
-        self._listening: Listening | None = None
-
-    def start(self) -> None:
-        """Errors: ConfigError when the port is in use."""
-        if self._settings.enabled:
-            self._listening = self._telemetry.serve(self._settings.host, self._settings.port)
-            log.info("metrics.listening", host=self._settings.host, port=self._listening.port)
-
-    def withdraw(self) -> None:
-        """Nothing: the page shows the end too."""
-
-    def stop(self, timeout_s: float) -> None:  # noqa: ARG002  it stops at once
-        """Close the page."""
-        if self._listening is not None:
-            self._listening.stop()
-            self._listening = None
+    return decoder_for(config.decode, config.input.row, label_type=config.label.type, schema=config.input.named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,20 +274,33 @@ def hosting(config: Config) -> Hosting:
         servers = Servers(running=lambda: len(followers.pids), restarts=lambda: followers.restarts)
         return Hosting(FilePublisher(folder), folder, (followers,), servers)
     reference = Reference()
-    host = InProcess(service(config), reference)
+    told = service(config)
+    host = InProcess(told, reference)
+    beside = [] if told.requests is None else [InThread(told, reference, tell=folder / "follower-1.json")]
     counts = Servers(counts=lambda: host.counts.values(age_s=reference.age_s()), counts_path=folder / "follower-0.json")
-    return Hosting(reference, folder, (host,), counts)
+    return Hosting(reference, folder, (host, *beside), counts)
 
 
 def daemon(config: Config, *, extra: Sequence[Service] = ()) -> Daemon:
-    """Everything that `streamlearn run` runs, not started yet. Errors: ConfigError for all that can be known beforehand."""
-    config.state_dir.mkdir(parents=True, exist_ok=True)
+    """Everything that `streamlearn run` runs, not started yet. Errors: ConfigError for all that can be known beforehand.
+
+    CheckpointError for a state directory that cannot be made.
+    """
+    make_folder(config.state_dir)
+    config.process.check("process")
+    (serving := service(config).settings).check("serve")
     torch.set_num_threads(1)  # two fight over every small operation
+    torch.backends.cudnn.deterministic = True  # same stream, same bytes: without it, some gradients are summed in any order
     hosts = hosting(config)
     loop = prequential(config, state_dir=config.state_dir, publisher=hosts.publisher)
     floor = config.telemetry.accuracy_floor
     telemetry = Telemetry(_info(config), version=__version__, followers=FollowerFiles(hosts.folder), accuracy_floor=floor)
-    facts = {"name": config.name, "learner": config.learner.name, "model": config.model.name, "source_type": config.source.type}
+    facts = {
+        "name": config.name,
+        "learner": learner_name(config),
+        "model": config.model.name,
+        "source_type": config.source.type,
+    }
 
     def watch(reading: Prefetch) -> LoopWatch:
         status = Status(config.state_dir / "status.json", loop, facts, clock_ms=now_ms)
@@ -253,7 +313,9 @@ def daemon(config: Config, *, extra: Sequence[Service] = ()) -> Daemon:
         make_watch=watch,
         services=[MetricsPage(telemetry, config.telemetry), *hosts.services, *extra],
         close=loop.close,
-        deadlines=Deadlines(drain_s=service(config).settings.drain_s),
+        share=config.process,
+        deadlines=Deadlines(drain_s=serving.drain_s),
+        requests=Requests(_control_path(config)),
     )
 
 
@@ -265,7 +327,35 @@ def service(config: Config) -> ServingService:
         module=str(config.model.rest.get("module", "")),
         status=str(config.state_dir / "status.json"),
         samples=samples_sink(config),
+        answers=_answers_sink(config),
+        control=str(_control_path(config)),
+        requests=_requests(config),
     )
+
+
+def _requests(config: Config) -> RequestsFrom | None:
+    """Errors: ConfigError."""
+    keys = config.serve.kafka
+    if keys is None:
+        return None
+    connection = {name: value for name, value in keys.rest.items() if name in KAFKA_CONNECTION}
+    asked = keys.rest | {"topics": list(keys.requests), "start": keys.start, "on_gap": "skip"}
+    positions = str((config.state_dir / "questions.json").resolve())
+    made = RequestsFrom(asked, connection | {"topic": keys.replies}, positions=positions, most=keys.most)
+    made.source()
+    made.sink()
+    return made
+
+
+def _control_path(config: Config) -> Path:
+    return config.state_dir.resolve() / "control"
+
+
+def _answers_sink(config: Config) -> SamplesTo | None:
+    if not config.pending.record_answers:
+        return None
+    bounded = {"max_records": config.pending.max_answers}
+    return SamplesTo("log", {"path": str(_answers_path(config).resolve()), **bounded})
 
 
 def samples_sink(config: Config) -> SamplesTo | None:
@@ -279,17 +369,27 @@ def samples_sink(config: Config) -> SamplesTo | None:
     return None
 
 
+AUTO = "auto"
+ANSWERS = "streamlearn-answers"
+"""Partition of the answers that servers recorded."""
 MAX_DEAD_LETTERS = 100_000  # in the embedded log; the oldest go first
 KAFKA_CONNECTION = ("bootstrap_servers", "client", "timeout_s")
 
 
 def _info(config: Config) -> Info:
-    text = config.model_dump_json(exclude={"state_dir"})
+    text = json.dumps(_without_secrets(config.model_dump(mode="json", exclude={"state_dir"})))
     return Info(
         name=config.name,
-        learner=config.learner.name,
+        learner=learner_name(config),
         model=config.model.name,
         source=config.source.type,
         device=config.device,
         digest=hashlib.sha256(text.encode()).hexdigest()[:16],
     )
+
+
+def _without_secrets(values: Json) -> Json:
+    """A digest of a password, beside all else that goes into the digest, is a password that can be guessed at."""
+    if isinstance(values, dict):
+        return {name: "" if is_secret(name) else _without_secrets(value) for name, value in values.items()}
+    return [_without_secrets(value) for value in values] if isinstance(values, list) else values

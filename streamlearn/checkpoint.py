@@ -7,7 +7,6 @@ is refused rather than made from nothing.
 """
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ import safetensors
 import safetensors.numpy
 import structlog
 
+from streamlearn.disk import make_folder, sync_folder, write_file
 from streamlearn.errors import CheckpointError
 from streamlearn.records import Array, Json, Positions, State
 
@@ -30,6 +30,8 @@ log = structlog.get_logger()
 SCHEMA = 1
 FIRST = "0001-00000000"
 """Writer epoch and sequence of what comes before the first checkpoint: the name of the first journal segment."""
+KEPT = "kept"
+"""Name of an empty file in a checkpoint that retention does not remove."""
 MODEL_PARTS = ("learner", "labels", "metrics", "drift")
 """Parts of the state that the *model* digest covers; the *state* digest covers all."""
 
@@ -88,6 +90,31 @@ class Checkpoints:
         """Whole checkpoints, oldest first."""
         return sorted(path.name for path in self.folder.glob("[0-9]*-[0-9]*") if path.is_dir())
 
+    def kept(self) -> list[str]:
+        """Those that retention does not remove, oldest first."""
+        return [name for name in self.names() if (self.folder / name / KEPT).exists()]
+
+    def regular(self) -> list[str]:
+        """Those that it counts, oldest first."""
+        return [name for name in self.names() if not (self.folder / name / KEPT).exists()]
+
+    def keep_newest(self, most: int) -> str | None:
+        """Take the newest checkpoint out of retention, and of those taken out leave at most `most` there; None without one.
+
+        Errors  CheckpointError.
+        """
+        names = self.names()
+        if not names:
+            return None
+        try:
+            (self.folder / names[-1] / KEPT).touch()
+            sync_folder(self.folder / names[-1])
+            for old in self.kept()[:-most]:
+                (self.folder / old / KEPT).unlink()  # from here on it is one of the others
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {names[-1]} could not be kept in {self.folder}: {error}") from error
+        return names[-1]
+
     def next_name(self, *, after: str = FIRST) -> str:
         """Above `after`, the newest journal segment, and every name ever used here, also of those that were set aside."""
         used = [path.name.removeprefix("torn-") for path in self.folder.glob("*[0-9]*-[0-9]*")]
@@ -108,6 +135,11 @@ class Checkpoints:
         if damaged := len(list(self.folder.glob("torn-*"))):  # also those that an earlier start set aside
             raise CheckpointError(f"all {damaged} checkpoints in {self.folder} are damaged: restore one, or move them away")
         return None
+
+    def number(self, name: str) -> int:
+        """Of the state in it. Errors: CheckpointError."""
+        number: int = _manifest(self.folder / name)["number"]
+        return number
 
     def read(self, name: str) -> tuple[Checkpoint, Written]:
         """One checkpoint by name, checked against its digests. Errors: CheckpointError."""
@@ -131,24 +163,29 @@ class Checkpoints:
         try:
             for half in self.folder.glob(".[0-9]*-[0-9]*"):  # left by a process that was killed while it wrote
                 shutil.rmtree(half)
-            beside.mkdir(parents=True)
+            make_folder(self.folder)
+            beside.mkdir()
             arrays = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in checkpoint.state.arrays.items()})
-            _write(beside / "arrays.safetensors", arrays)
-            _write(beside / "manifest.json", _sealed(_body(checkpoint, arrays, created_ms)))
-            _sync(beside)
+            write_file(beside / "arrays.safetensors", arrays)
+            write_file(beside / "manifest.json", _sealed(_body(checkpoint, arrays, created_ms)))
+            sync_folder(beside)
             if not is_owner():
                 raise CheckpointError(f"checkpoint {name} was not added to {self.folder}: another daemon has taken over")
             beside.rename(final)
-            _sync(self.folder)
-            for old in self.names()[: -self.keep]:
-                shutil.rmtree(self.folder / old)
+            sync_folder(self.folder)
+            for old in self.regular()[: -self.keep]:
+                (self.folder / old).rename(self.folder / f".{old}")  # none is seen that is removed by half
+                shutil.rmtree(self.folder / f".{old}")
         except OSError as error:
             raise CheckpointError(f"checkpoint {name} could not be written to {self.folder}: {error}") from error
         return _written(final, _manifest(final))
 
     def oldest_segment(self) -> str:
-        """Where the journal has to begin so that each kept checkpoint can go on: at the very first while none was removed."""
-        names = self.names()
+        """Where the journal has to begin so that each regular checkpoint can go on: at the very first while none was removed.
+
+        One that a drift kept is older than that after a while: `rollback` goes back to it, under a new journal.
+        """
+        names = self.regular()
         if len(names) < self.keep:
             return FIRST
         try:
@@ -172,6 +209,7 @@ class CheckpointWriter:
         self._clock_ms = clock_ms
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._keeping: Future[None] | None = None
 
     @property
     def busy(self) -> bool:
@@ -198,10 +236,23 @@ class CheckpointWriter:
         for tell in self.on_durable:
             tell(self.last, seconds)
 
+    def keep(self, most: int) -> None:
+        """Take the newest durable checkpoint out of retention, after what is being written now, and at most `most` of them."""
+        self._keeping = self._thread.submit(self._keep, most)
+
+    def _keep(self, most: int) -> None:
+        try:
+            name = self.store.keep_newest(most)
+        except CheckpointError as error:
+            log.error("checkpoint.not_kept", error=str(error))
+            return
+        log.info("checkpoint.kept", name=name, reason="drift", most=most)
+
     def wait(self, timeout_s: float | None = None) -> None:
-        """Return when nothing is being written."""
-        if self._writing is not None:
-            self._writing.result(timeout_s)
+        """Return when nothing is being written or kept."""
+        for pending in (self._writing, self._keeping):
+            if pending is not None:
+                pending.result(timeout_s)
 
     def close(self) -> None:
         """Wait for the write in progress. May be called twice."""
@@ -239,13 +290,14 @@ def _manifest(folder: Path) -> dict[str, Any]:
         sealed = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict[str, Any])
         body: dict[str, Any] = sealed["body"]
         whole = sealed["sha256"] == hashlib.sha256(_canonical(body)).hexdigest()
-        schema = body["schema"]
-    except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
+        schema = int(body["schema"])
+    except (OSError, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
         raise _DamagedError(f"checkpoint {folder.name}: its manifest cannot be read: {error}") from error
     if not whole:
         raise _DamagedError(f"checkpoint {folder.name}: its manifest has not the digest it names")
     if schema != SCHEMA:
-        raise CheckpointError(f"checkpoint {folder.name} was written by schema {schema}, this program reads {SCHEMA}: upgrade")
+        remedy = "upgrade" if schema > SCHEMA else "start the version that wrote it, or begin with an empty state directory"
+        raise CheckpointError(f"checkpoint {folder.name} was written by schema {schema}, this program reads {SCHEMA}: {remedy}")
     return body
 
 
@@ -262,18 +314,3 @@ def _arrays(folder: Path, sha256: str) -> dict[str, Array]:
 def _written(folder: Path, manifest: Mapping[str, Any]) -> Written:
     fields = {name: manifest[name] for name in ("number", "positions", "created_ms", "model_digest", "state_digest")}
     return Written(name=folder.name, size_bytes=sum(path.stat().st_size for path in folder.iterdir()), **fields)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

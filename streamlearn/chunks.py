@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from streamlearn.records import Array, Batch, State
+from streamlearn.records import Array, Batch, State, no_evidence, stacked_evidence
 
 FIELDS = Batch.__slots__
 
@@ -19,6 +19,11 @@ class Chunks:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def waiting(self) -> Batch:
+        """The rows that wait."""
+        return self._rows
+
     def cut(self, rows: Batch) -> Batch:
         """`rows` joined to those that waited; as many whole chunks of them as there are, the rest waits."""
         joined = concatenate([self._rows, rows]) if len(self._rows) else rows
@@ -26,13 +31,19 @@ class Chunks:
         self._rows = concatenate([joined[whole:]])
         return joined[:whole]
 
+    def again(self, rows: Batch) -> Batch:
+        """Rows that came before those that wait, cut anew."""
+        joined, self._rows = concatenate([rows, self._rows]), self._rows[:0]
+        return self.cut(joined)
+
     def state(self) -> State:
         """The waiting rows."""
         return State(arrays={name: np.array(getattr(self._rows, name)) for name in FIELDS})
 
     def restore(self, state: State) -> None:
         """Wait again for what waited when `state` was taken."""
-        self._rows = Batch(**{name: np.array(state.arrays[name]) for name in FIELDS})
+        arrays = {"evidence": no_evidence(len(state.arrays["labels"])), **state.arrays}  # older ones have none
+        self._rows = Batch(**{name: np.array(arrays[name]) for name in FIELDS})
 
 
 def empty(shape: Sequence[int]) -> Batch:
@@ -42,5 +53,7 @@ def empty(shape: Sequence[int]) -> Batch:
 
 def concatenate(parts: Sequence[Batch]) -> Batch:
     """The rows of all parts, in order, in memory of their own."""
-    columns: list[Array] = [np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS]
-    return Batch(*columns)
+    columns: dict[str, Array] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS if name != "evidence"
+    }
+    return Batch(**columns, evidence=stacked_evidence([part.evidence for part in parts]))

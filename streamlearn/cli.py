@@ -78,22 +78,39 @@ def check(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fal
 @app.command()
 def replay(
     config: ConfigFile,
+    *,
     source: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--from",
             metavar="FILE",
             help="recorded stream: .jsonl, .csv, .npz or .messages, or a folder: `orders[3].jsonl` for each partition",
         ),
-    ],
+    ] = None,
     journal: Annotated[Path | None, typer.Option(help="journal folder of the run to be repeated")] = None,
+    until: Annotated[
+        str,
+        typer.Option(
+            metavar="PLACE", help="instead: the state right before `orders[3]@88112`, from the daemon's own source and journal"
+        ),
+    ] = "",
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="keep what `--until` rebuilt as the checkpoint of a new directory")
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """The same loop, as fast as it goes, over a recorded stream; nothing is served and no state is kept."""
+    """The same loop, as fast as it goes, over a recorded stream or over the past; nothing is served and no state is changed."""
     from streamlearn import commands  # noqa: PLC0415  loads torch
 
-    _print(commands.replay(_loaded(config, overrides), source, journal=journal, progress=sys.stderr.isatty()), as_json=as_json)
+    if (source is None) == (not until):
+        raise typer.BadParameter("expected either --from FILE, a recorded stream, or --until PLACE, a position of the past")
+    told = _loaded(config, overrides)
+    if source is None:
+        found = commands.replay_until(told, until, to=to)
+    else:
+        found = commands.replay(told, source, journal=journal, progress=sys.stderr.isatty())
+    _print(found, as_json=as_json)
 
 
 @app.command()
@@ -136,19 +153,61 @@ def rollback(
 @app.command()
 def serve(
     folder: Annotated[Path, typer.Option("--follow", metavar="DIR", help="folder of snapshots, as the daemon's log names it")],
-    name: Annotated[str, typer.Option(help="name of the model in /v2/models/NAME")] = "model",
-    host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen at; several servers of one machine may share it")] = 8080,
-    module: Annotated[str, typer.Option(help="factory of a network of your own, package.module:factory")] = "",
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="the daemon's configuration: its name, model.module and serve keys hold here too"),
+    ] = None,
+    *,
+    name: Annotated[str | None, typer.Option(help="name of the model in /v2/models/NAME  [default: model]")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen at  [default: 127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="port to listen at; several servers of one machine may share it  [default: 8080]")
+    ] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="port of gRPC, shared likewise  [default: none without FILE]")] = None,
+    module: Annotated[str | None, typer.Option(help="factory of a network of your own, package.module:factory")] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Answer from the snapshots that another process publishes; any number of these."""
+    from streamlearn import logs  # noqa: PLC0415  the other commands do not need it
     from streamlearn.serving import follower, http, service  # noqa: PLC0415  the other commands do not need it
 
+    logs.configure()
     if not folder.is_dir():
         raise ConfigError(f"--follow {folder} is not there: expected the folder into which a daemon publishes")
-    settings = read(http.Settings, {"host": host, "port": port}, path="serve")
-    told = service.Service(model_name=name, settings=settings, module=module, status=str(folder.parent / "status.json"))
+    if overrides and config is None:
+        raise ConfigError("--set changes keys of a configuration: expected --config FILE beside it")
+    model_name, factory, keys = (
+        ("model", "", {"grpc_port": None}) if config is None else _of_servers(_loaded(config, overrides))
+    )
+    ports = {"host": host, "port": port, "grpc_port": grpc_port}
+    asked = {key: value for key, value in ports.items() if value is not None}
+    told = service.Service(
+        model_name=name or model_name,
+        settings=read(http.Settings, {**keys, **asked}, path="serve"),
+        module=module or factory,
+        status=str(folder.parent / "status.json"),
+    )
     sys.exit(follower.run(told, folder))
+
+
+def _of_servers(config: Any) -> tuple[str, str, dict[str, Any]]:
+    """The model's name, its factory, and the keys of `serve`."""
+    return config.name, str(config.model.rest.get("module", "")), config.serve.rest
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="state directory, or the folder of snapshots")],
+    to: Annotated[Path, typer.Option(metavar="FILE", help="MODEL.pt2 for torch.export, MODEL.onnx for ONNX")],
+    about: Annotated[str, typer.Option(help="which answers: auto, now or ever, as a question's parameter")] = "auto",
+    module: Annotated[str, typer.Option(help="factory of a network of your own, package.module:factory")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """The model that is served now as a file for other programs, labels and input in its metadata."""
+    from streamlearn.export.files import exported  # noqa: PLC0415  loads torch
+    from streamlearn.snapshot import newest  # noqa: PLC0415  the other commands do not need it
+
+    _print(exported(newest(folder), to, about=about, module=module), as_json=as_json)
 
 
 dead_letters = typer.Typer(help="Records that could not be learned.", no_args_is_help=True)

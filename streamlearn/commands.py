@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import structlog
 import torch
 import typer
 import yaml
 
 import connectors
 from connectors import recorded
-from streamlearn import assemble, letters
+from streamlearn import assemble, letters, logs
 from streamlearn.checkpoint import FIRST
 from streamlearn.config import Config, LogKeys, configure
 from streamlearn.daemon import Service, from_the_first
@@ -25,6 +24,8 @@ from streamlearn.prefetch import Prefetch
 from streamlearn.prequential import Prequential
 from streamlearn.protocols import Decoder, Sink, Source
 from streamlearn.records import Json, Record
+from streamlearn.repetition import facts, private, rebuilt
+from streamlearn.schema import Column
 from streamlearn.snapshot import Reference
 
 
@@ -38,20 +39,7 @@ def run(config: Config, *, extra: Sequence[Service] = (), take_over: bool = Fals
 
 def write_logs(keys: LogKeys) -> None:
     """One line an event on standard error, as JSON or as text."""
-    shown: structlog.typing.Processor = structlog.processors.JSONRenderer()
-    if keys.format == "text":
-        shown = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            shown,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(keys.level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+    logs.configure(keys.level, keys.format)
 
 
 def demo_values(state_dir: Path, *, port: int, metrics_port: int) -> dict[str, Json]:
@@ -63,7 +51,8 @@ def demo_values(state_dir: Path, *, port: int, metrics_port: int) -> dict[str, J
         "input": {"shape": list(SHAPE)},
         "learner": {"name": "la-maml", "memory": {"rows": 500}},
         "model": {"name": "mlp", "hidden": [100, 100]},
-        "serve": {"processes": 0, "port": port},
+        "probe": {"share": 0.05},
+        "serve": {"processes": 0, "port": port, "grpc_port": None},
         "telemetry": {"port": metrics_port},
         "log": {"format": "text"},
     }
@@ -99,14 +88,26 @@ def check(config: Config, *, timeout_s: float = 10.0) -> dict[str, Json]:
     record = _first_record(config, timeout_s)
     return {
         "model": config.name,
-        "learner": f"{config.learner.name}, chunk of {made.chunk}",
+        "learner": f"{assemble.learner_name(config)}, chunk of {made.chunk}",
         "network": config.model.name,
-        "input": f"{config.decode.format} {list(config.input.shape)}",
+        "input": f"{config.decode.format} {_input(config)}",
         "source": config.source.type,
         "record": "none within the time-out: the source is empty" if record is None else _decoded(record, decode, config),
         "state": str(config.state_dir),
         "serve": "off" if not config.serve.enabled else f"{config.serve.processes or 'in this'} process",
     }
+
+
+def _input(config: Config) -> str:
+    schema = config.input.named
+    if schema is None:
+        return str(list(config.input.shape))
+    return ", ".join(_column(column) for column in schema.columns) + f"; other fields: {schema.unknown}"
+
+
+def _column(column: Column) -> str:
+    kind = column.kind + (f" of {column.buckets} buckets" if column.buckets else "")
+    return f"{column.name}: {kind}" + ("" if column.missing else ", never missing")
 
 
 def _first_record(config: Config, timeout_s: float) -> Record | None:
@@ -129,9 +130,10 @@ def _first_record(config: Config, timeout_s: float) -> Record | None:
 
 def _decoded(record: Record, decode: Decoder, config: Config) -> str:
     try:
-        sample = decode.decode(record, np.zeros(config.input.shape, np.float32))
+        sample = decode.decode(record, np.zeros(config.input.row, np.float32))
     except DecodeError as error:
-        raise ConfigError(f"the first record cannot be decoded: {error}; check decode.format and input.shape") from error
+        where = "input.columns" if config.input.columns else "input.shape"
+        raise ConfigError(f"the first record cannot be decoded: {error}; check decode.format and {where}") from error
     return f"{record.place}: label {sample.label!r}"
 
 
@@ -143,7 +145,7 @@ def replay(config: Config, path: Path, *, journal: Path | None, progress: bool) 
     write_logs(config.log)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="streamlearn-replay-") as folder:
-        loop = assemble.prequential(_private(config), state_dir=Path(folder), publisher=Reference())
+        loop = assemble.prequential(private(config), state_dir=Path(folder), publisher=Reference())
         began = time.perf_counter()
         try:
             files = recorded.partitions(path, _follow(loop, journal))
@@ -157,26 +159,14 @@ def replay(config: Config, path: Path, *, journal: Path | None, progress: bool) 
             loop.writer.close()
             loop.journal.close()
             loop.close()
-        seconds = time.perf_counter() - began
-        kept = loop.checkpoint()
-    return {
-        "records": loop.read,
-        "outcomes": loop.outcomes(),
-        "pending": len(loop.chunks),
-        "records_per_second": loop.read / seconds,
-        **loop.metrics.values(),
-        "drift": dict(loop.drift.counts),
-        "number": kept.number,
-        "positions": dict(kept.positions),
-        "model_digest": kept.model_digest,
-        "state_digest": kept.state_digest,
-    }
+        return facts(loop, time.perf_counter() - began)
 
 
-def _private(config: Config) -> Config:
-    """The same, but what a repetition writes stays with it: no letter and no answer goes where those of the run went."""
-    letters_ = config.dead_letters.model_copy(update={"sink": None})
-    return config.model_copy(update={"dead_letters": letters_, "predictions": None})
+def replay_until(config: Config, place: str, *, to: Path | None) -> dict[str, Json]:
+    """`streamlearn replay --until`. Errors: those of `rebuilt`."""
+    write_logs(config.log)
+    torch.set_num_threads(1)
+    return rebuilt(config, place, to=to)
 
 
 def _follow(loop: Prequential, folder: Path | None) -> set[str]:

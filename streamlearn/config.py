@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Self, TypeVar, cast
 
 import yaml
-from pydantic import ConfigDict, PositiveInt, model_validator
+from pydantic import ConfigDict, PositiveInt, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -20,15 +20,20 @@ from pydantic_settings import (
 )
 
 from streamlearn import admit
+from streamlearn.conformal import Conformal
 from streamlearn.decode import Settings as DecodeKeys
 from streamlearn.drift import Drift
 from streamlearn.errors import ConfigError
 from streamlearn.inputs import InputSettings
 from streamlearn.meta.settings import CorpusSettings, MetaSettings
 from streamlearn.metrics import Metrics
+from streamlearn.pending import Settings as PendingSettings
+from streamlearn.probe import Settings as ProbeSettings
 from streamlearn.records import Json
+from streamlearn.schema import MOST_BUCKETS, Column, Schema
 from streamlearn.scrape import Telemetry
 from streamlearn.settings import Section, key, read
+from streamlearn.share import Share
 
 PREFIX = "STREAMLEARN__"
 
@@ -54,17 +59,69 @@ class SourceKeys(Named):
     poll_records: int = key(500, "most records of one poll and of one turn of the loop", unit="records", ge=1)
 
 
+class LabelSourceKeys(Named):
+    """Where late labels come from, when it is not the source of the samples; the other keys belong to the connector."""
+
+    type: str = key(..., "connector: kafka, log, file, stdin, or an installed one")
+
+
 class SinkKeys(Named):
     """Where records go; the other keys belong to the connector."""
 
     type: str = key(..., "connector: log, kafka, file, or an installed one")
 
 
-class InputKeys(Section):
-    """What one input is."""
+class ColumnKeys(Section):
+    """One named column."""
 
-    shape: tuple[PositiveInt, ...] = key(..., "shape of one input, for example [28, 28]", min_length=1)
-    transform: InputSettings = key(InputSettings(), "what is done to inputs before the network sees them")
+    type: Literal["numeric", "categorical"] = key(..., "numeric: numbers; categorical: text or integers, each a category")
+    missing: Literal["allow", "refuse"] = key("allow", "refuse: a record without this value is a dead letter")
+    buckets: int = key(4096, "that categories are hashed into; two in one bucket are one", ge=2, le=MOST_BUCKETS)
+
+    def column(self, name: str) -> Column:
+        """As it travels."""
+        return Column(name, self.type, self.missing == "allow", self.buckets if self.type == "categorical" else 0)
+
+
+class InputKeys(Section):
+    """What one input is: an array of a shape, or named columns."""
+
+    shape: tuple[PositiveInt, ...] = key((), "shape of one input, for example [28, 28]; this or `columns` must be given")
+    columns: dict[str, ColumnKeys] = key(
+        {}, "instead of a shape: names in order, each numeric or categorical, or a section of the keys below"
+    )
+    unknown: Literal["refuse", "ignore"] = key("refuse", "what becomes of a record with features that are no column")
+    slots: int = key(64, "inputs of a network for each categorical column, of which each category sets three", ge=4, le=65536)
+    transform: InputSettings = key(InputSettings(), "what is done to arrays before the network sees them; columns need none")
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _short_form(cls, columns: Json) -> Json:
+        if not isinstance(columns, dict):
+            return columns
+        return {str(name): {"type": what} if isinstance(what, str) else what for name, what in columns.items()}
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if bool(self.shape) == bool(self.columns):
+            found = "both" if self.shape else "neither"
+            raise ValueError(f"shape and columns: found {found}, expected `shape` for arrays or `columns` for named values")
+        if self.columns and self.transform.kind != "none":
+            raise ValueError(f"transform.kind is '{self.transform.kind}' beside columns: expected none, they are standardised")
+        if "" in self.columns:
+            raise ValueError("columns has an empty name: expected the name of a field")
+        return self
+
+    @property
+    def named(self) -> Schema | None:
+        """The columns as they travel; None for arrays."""
+        columns = tuple(keys.column(name) for name, keys in self.columns.items())
+        return Schema(columns, self.unknown, self.slots) if columns else None
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """Shape of one row of a batch."""
+        return self.shape or (len(self.columns),)
 
 
 class LabelKeys(Section):
@@ -72,7 +129,19 @@ class LabelKeys(Section):
 
     type: Literal["any", "string", "integer"] = key("any", "any keeps 1 and '1' apart; the others turn one into the other")
     max_labels: int = key(1000, "bound of the label map; records with further labels are dead letters", unit="labels", ge=1)
+    other: str | int | None = key(
+        None, "label that all further ones share instead: the last row of the map is kept for it; empty: none"
+    )
     known: tuple[str | int, ...] = key((), "labels that take part in every answer from the start, in this order")
+
+    @model_validator(mode="after")
+    def _other_is_one_of_them(self) -> Self:
+        wanted = {"string": str, "integer": int}.get(self.type)
+        if self.other is not None and wanted and not isinstance(self.other, wanted):
+            raise ValueError(f"other is {self.other!r}: expected {self.type}, as `type` says")
+        if self.other is not None and self.max_labels < 2:
+            raise ValueError("other needs a row beside those of other labels: expected max_labels of 2 or more")
+        return self
 
 
 class ModelKeys(Named):
@@ -90,7 +159,7 @@ class ModelKeys(Named):
 class LearnerKeys(Named):
     """The learning method; the other keys belong to it."""
 
-    name: str = key("la-maml", "a name of the table of learners in the README")
+    name: str = key("auto", "a name of the table of learners in the README; auto: the pool, or la-maml where that cannot run")
 
 
 class CheckpointKeys(Section):
@@ -108,9 +177,19 @@ class PublishKeys(Section):
     folder: Path | None = key(None, "where snapshots live; empty: a tmpfs folder of this state directory, if there is one")
 
 
+class QuestionKeys(Named):
+    """Questions that come as records of Kafka topics; the other keys are those of a Kafka source or sink."""
+
+    requests: tuple[str, ...] = key(..., "topics of questions, each an inference request as HTTP takes it", min_length=1)
+    replies: str = key(..., "topic of the replies")
+    start: Literal["earliest", "latest"] = key("latest", "where the very first start begins to answer")
+    most: int = key(100, "most questions answered between two savings of the positions", unit="records", ge=1)
+
+
 class ServeKeys(Named):
     """How questions are answered; the other keys belong to the servers."""
 
+    kafka: QuestionKeys | None = key(None, "where questions come from as records, and where replies go; empty: nowhere")
     processes: int = key(1, "server processes that follow the snapshots; 0 answers in the learner's own process", ge=0, le=64)
     enabled: bool = key(True, "false: learn and publish only")
 
@@ -146,7 +225,7 @@ class DeadLetterKeys(admit.Settings):
 
 
 class Config(BaseSettings):
-    """Everything `streamlearn run` is told. Every key has a default, but for the source and the shape of an input."""
+    """Everything `streamlearn run` is told. Every key has a default, but for the source and what an input is."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
@@ -159,18 +238,23 @@ class Config(BaseSettings):
     source: SourceKeys = key(..., "where records come from")
     input: InputKeys = key(..., "what one input is")
     decode: DecodeKeys = key(DecodeKeys(), "what records look like")
+    label_source: LabelSourceKeys | None = key(None, "a second source, whose records are late labels; empty: none")
     label: LabelKeys = key(LabelKeys(), "what labels are")
     model: ModelKeys = key(ModelKeys(), "the network")
     learner: LearnerKeys = key(LearnerKeys(), "the learning method")
     warm_start: Path | None = key(None, "file that `meta-train` wrote, where an empty state begins; empty: random values")
     metrics: Metrics.Settings = key(Metrics.Settings(), "prequential metrics")
     drift: Drift.Settings = key(Drift.Settings(), "detectors on the error")
+    conformal: Conformal.Settings = key(Conformal.Settings(), "sets of labels that hold the true one as often as promised")
     checkpoint: CheckpointKeys = key(CheckpointKeys(), "when the state is saved")
     publish: PublishKeys = key(PublishKeys(), "when the model that is served is renewed")
     serve: ServeKeys = key(ServeKeys(), "how questions are answered")
     telemetry: Telemetry.Settings = key(Telemetry.Settings(), "where Prometheus scrapes")
     dead_letters: DeadLetterKeys = key(DeadLetterKeys(), "what becomes of records that cannot be learned")
+    probe: ProbeSettings = key(ProbeSettings(), "records that are never trained on, which show what is still known")
+    pending: PendingSettings = key(PendingSettings(), "samples whose labels come later, by id")
     predictions: SinkKeys | None = key(None, "where the answer given before each label goes; empty: nowhere")
+    process: Share = key(Share(), "which processors the learner may use; what `serve.cpus` and `serve.nice` are for servers")
     log: LogKeys = key(LogKeys(), "what the process says of itself")
 
 

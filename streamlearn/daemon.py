@@ -15,15 +15,20 @@ from typing import Protocol
 
 import structlog
 
-from streamlearn.checkpoint import FIRST, Written
-from streamlearn.errors import CheckpointError
+from streamlearn.checkpoint import FIRST, Checkpoint, Written
+from streamlearn.control import Requests, go_back, kept
+from streamlearn.errors import CheckpointError, ConfigError, DiskError
 from streamlearn.ownership import Ownership
 from streamlearn.prefetch import Prefetch
 from streamlearn.prequential import Prequential, Turn
+from streamlearn.records import Json
+from streamlearn.rollback import Resume
+from streamlearn.share import Share
 
 log = structlog.get_logger()
 
 IDLE_WAIT_S = 0.1
+EVERYTHING = Share()
 
 
 class Service(Protocol):
@@ -44,6 +49,9 @@ class Watch(Protocol):
 
     def saw(self, turn: Turn) -> None:
         """After every turn; costs next to nothing."""
+
+    def reads(self, prefetch: Prefetch) -> None:
+        """After a rollback another thread reads ahead."""
 
     def report(self, phase: str) -> None:
         """About once a second, and at each change of phase."""
@@ -70,13 +78,16 @@ class Daemon:
         make_watch: Callable[[Prefetch], Watch],
         services: Sequence[Service] = (),
         close: Callable[[], None] = lambda: None,
+        share: Share = EVERYTHING,
         deadlines: Deadlines | None = None,
+        requests: Requests | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.loop, self._state_dir, self._services = loop, state_dir, list(services)
-        self._make_prefetch, self._make_watch, self._close = make_prefetch, make_watch, close
-        self._deadlines, self._clock = deadlines or Deadlines(), clock
+        self._make_prefetch, self._make_watch, self._close, self._share = make_prefetch, make_watch, close, share
+        self._deadlines, self._clock, self._requests = deadlines or Deadlines(), clock, requests
         self._signal: int | None = None
+        self._refused = 0  # times in a row that the disk took nothing
         self.stopping = False
 
     def run(self, *, take_over: bool = False) -> None:
@@ -89,15 +100,17 @@ class Daemon:
         try:
             recover(self.loop)
             self.loop.own(ownership)
+            if self._requests is not None:
+                self._requests.begin()
             self._run()
         finally:
             self._close()
             ownership.release()
 
     def _run(self) -> None:
-        prefetch = self._make_prefetch(dict(self.loop.admission.positions))
+        self._prefetch = prefetch = self._make_prefetch(dict(self.loop.admission.positions))
         watch = self._make_watch(prefetch)
-        self.loop.writer.on_durable.append(lambda written, _: self._tell(prefetch, written))
+        self.loop.writer.on_durable.append(lambda written, _: self._tell(written))
         self.loop.publish()  # servers can be ready before the first record
         watch.report("starting")
         started: list[Service] = []
@@ -105,28 +118,75 @@ class Daemon:
             for service in self._services:
                 service.start()
                 started.append(service)
+            self._share.take()  # from here on, so that servers do not have the learner's share
             prefetch.start()
             log.info("daemon.started", number=self.loop.tally.number, positions=dict(self.loop.admission.positions))
-            self._turns(prefetch, watch)
-            self._drain(prefetch, started)
+            self._turns(watch)
+            self._drain(started)
         finally:
-            self._stop(prefetch, watch, started)
+            self._stop(watch, started)
 
-    def _turns(self, prefetch: Prefetch, watch: Watch) -> None:
+    def _turns(self, watch: Watch) -> None:
         watch.report("running")
         next_report = self._clock() + 1.0
-        while not self.stopping and not prefetch.intake.drained:
-            watch.saw(self.loop.turn(IDLE_WAIT_S))
+        while not self.stopping and not self._prefetch.intake.drained:
+            watch.saw(self._turn())
             if self._clock() >= next_report:
+                self._obey(watch)
                 watch.report("running")
                 next_report = self._clock() + 1.0
 
-    def _drain(self, prefetch: Prefetch, services: Sequence[Service]) -> None:
+    def _obey(self, watch: Watch) -> None:
+        """One request of an administrator, if there is any, between two turns."""
+        asked = None if self._requests is None else self._requests.next()
+        if asked is None or self._requests is None:
+            return
+        name, request = asked
+        store = self.loop.writer.store
+        try:
+            if request.kind == "index":
+                answer: dict[str, Json] = {"numbers": sorted({store.number(each) for each in store.names()})}
+            else:
+                answer = self._go_back(kept(store, request.number), request.resume, watch)
+        except ConfigError as error:
+            answer = {"error": str(error), "status": 404}
+        except CheckpointError as error:
+            answer = {"error": str(error), "status": 503}
+        self._requests.answer(name, answer)
+
+    def _go_back(self, old: Checkpoint, resume: Resume, watch: Watch) -> dict[str, Json]:
+        """The older model is what is served when this returns."""
+        self._prefetch.stop(self._deadlines.source_s)
+        self.loop.intake = self.loop.intake.anew()
+        try:
+            written = go_back(self.loop, old, resume, now_ms=time.time_ns() // 1_000_000)
+        finally:
+            self._prefetch = self._make_prefetch(dict(self.loop.admission.positions))
+            watch.reads(self._prefetch)
+            self._prefetch.start()
+        self.loop.publish()
+        self._tell(written)
+        return {"number": written.number, "positions": dict(written.positions), "model_digest": written.model_digest}
+
+    def _turn(self) -> Turn:
+        """A turn, or a pause while the disk takes nothing: servers go on answering, and the source is not read further."""
+        try:
+            turn = self.loop.turn(IDLE_WAIT_S)
+        except DiskError as error:
+            self._refused += 1
+            if self._refused.bit_count() == 1:  # the 1st, 2nd, 4th, … time
+                log.error("disk.refuses", error=str(error), times=self._refused, next_step="learning waits and tries again")
+            time.sleep(IDLE_WAIT_S)  # nothing tells that a disk has room again
+            return Turn()
+        self._refused = 0
+        return turn
+
+    def _drain(self, services: Sequence[Service]) -> None:
         """Traffic goes elsewhere while the last checkpoint is made; it holds every record that was taken."""
         log.info("daemon.draining", reason=f"signal {self._signal}" if self._signal else "end of source")
         for service in services:
             service.withdraw()
-        prefetch.halt()
+        self._prefetch.halt()
         self.loop.publish()
         self._last_checkpoint()
 
@@ -141,17 +201,19 @@ class Daemon:
                 "the last checkpoint could not be written: the one before it stands, the rest is learned again"
             )
 
-    def _stop(self, prefetch: Prefetch, watch: Watch, services: Sequence[Service]) -> None:
+    def _stop(self, watch: Watch, services: Sequence[Service]) -> None:
         watch.report("stopping")
         for service in reversed(services):
             service.stop(self._deadlines.drain_s + self._deadlines.services_s)
-        prefetch.stop(self._deadlines.source_s)
+        self._prefetch.stop(self._deadlines.source_s)
         self.loop.writer.close()
         self.loop.journal.close()
         watch.report("stopped")
 
-    def _tell(self, prefetch: Prefetch, written: Written) -> None:
-        prefetch.durable(written.positions)
+    def _tell(self, written: Written) -> None:
+        told = {"model_version": written.number, "positions": dict(written.positions), "size_bytes": written.size_bytes}
+        log.info("checkpoint.written", name=written.name, **told)
+        self._prefetch.durable(written.positions)
         self.loop.journal.cut(self.loop.writer.store.oldest_segment())
 
     def stop(self, number: int = 0, _: FrameType | None = None) -> None:
@@ -177,8 +239,7 @@ def recover(loop: Prequential) -> Written | None:
         from_the_first(loop)
         return None
     checkpoint, written = found
-    loop.restore(checkpoint)
-    loop.journal.resume(**checkpoint.journal)
+    from_checkpoint(loop, checkpoint)
     loop.writer.last = written
     log.info("daemon.restored", name=written.name, number=written.number, state_digest=written.state_digest)
     return written
@@ -187,6 +248,17 @@ def recover(loop: Prequential) -> Written | None:
 def from_the_first(loop: Prequential) -> None:
     """Bring a fresh loop and its journal to where reading began, if that was before. Errors: CheckpointError."""
     loop.journal.resume(FIRST)
+    _begin_where_it_began(loop)
+
+
+def from_checkpoint(loop: Prequential, checkpoint: Checkpoint) -> None:
+    """Bring a loop and its journal to where a checkpoint was taken, be it before the first record. Errors: CheckpointError."""
+    loop.restore(checkpoint)
+    loop.journal.resume(**checkpoint.journal)
+    _begin_where_it_began(loop)
+
+
+def _begin_where_it_began(loop: Prequential) -> None:
     entry = loop.journal.scripted()
     if entry is not None and entry["kind"] == "start":
         loop.admission.positions.update(entry["positions"])

@@ -35,6 +35,10 @@ class DecodeError(StreamlearnError):
     exit_code = 3
 
 
+class MemoryShortError(StreamlearnError):
+    """Handled by the loop: fewer rows are learned at once, and what cannot be learned even so goes to the dead letters."""
+
+
 class SnapshotError(StreamlearnError):
     """Handled by servers: the file is counted as failed and the snapshot before it stays."""
 
@@ -43,3 +47,7 @@ class CheckpointError(StreamlearnError):
     """Handled by `daemon`: refuse to start, rather than start empty. Also a locked state directory."""
 
     exit_code = 4
+
+
+class DiskError(CheckpointError):
+    """Handled by `daemon`: it learns nothing until the disk takes what is written, and then goes on."""

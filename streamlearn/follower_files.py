@@ -18,11 +18,13 @@ class Servers(NamedTuple):
     requests: Mapping[str, float]  # by status code
     rows: float
     samples: float
+    feedback: float
     bounds: tuple[float, ...]  # upper ends of the buckets, in seconds
     counts: tuple[float, ...]  # one for each bound, and one for what took longer
     seconds: float
     failed_loads: float
     number: float  # the least number that is served
+    questions: float  # that wait in topics; NaN where none are read
     silence_s: float  # the longest that a follower has not heard of the learner
 
 
@@ -46,11 +48,13 @@ class FollowerFiles:
                 requests={name.removeprefix("code/"): n for name, n in total.items() if name.startswith("code/")},
                 rows=total["rows"],
                 samples=total["samples"],
+                feedback=total["feedback"],
                 bounds=self._bounds,
                 counts=tuple(total[f"bucket/{i}"] for i in range(len(self._bounds) + 1)),
                 seconds=total["seconds"],
                 failed_loads=total["failed_loads"],
                 number=min(_given(told, "served_number"), default=math.nan),
+                questions=max(_given(told, "questions_waiting"), default=math.nan),
                 silence_s=max(_given(told, "age_seconds"), default=math.nan),
             )
 
@@ -74,7 +78,8 @@ def _counted(told: Mapping[str, Any]) -> dict[str, float]:
     """All that only grows while a follower lives."""
     codes = {f"code/{code}": float(count) for code, count in told["requests"].items()}
     buckets = {f"bucket/{i}": float(count) for i, count in enumerate(told["seconds"]["counts"])}
-    names = ("rows", "samples", "failed_loads")
+    told = {"feedback": 0, **told}  # a follower of an earlier build does not tell it
+    names = ("rows", "samples", "feedback", "failed_loads")
     return codes | buckets | {"seconds": float(told["seconds"]["sum"])} | {name: float(told[name]) for name in names}
 
 

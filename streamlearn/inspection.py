@@ -5,7 +5,7 @@ from pathlib import Path
 
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.errors import CheckpointError, ConfigError
-from streamlearn.records import Json
+from streamlearn.records import Json, State
 
 
 def inspected(state_dir: Path, name: str = "") -> dict[str, Json]:
@@ -32,11 +32,28 @@ def inspected(state_dir: Path, name: str = "") -> dict[str, Json]:
         "counts": dict(values["tally"]) | {"skipped": values["admission"]["skipped"]},
         "rejected": values["admission"]["rejected"],
         "pending": len(arrays["chunks/labels"]),
+        "probe": _probe(checkpoint.state.under("probe")),
+        "waiting": _waiting(checkpoint.state.under("pending")),
         "arrays": len(arrays),
         "part_bytes": _part_bytes({key: array.nbytes for key, array in arrays.items()}),
         "model_digest": written.model_digest,
         "state_digest": written.state_digest,
     }
+
+
+def _probe(probe: State) -> dict[str, Json]:
+    """Records that were kept from the learner, and how many of them are held."""
+    if "taken" not in probe.values:
+        return {}
+    return {"taken": probe.values["taken"], "held": len(probe.arrays["places"]), "eras": probe.values["eras"]}
+
+
+def _waiting(pending: State) -> dict[str, Json]:
+    """Samples without label, labels without sample, ids that were joined; and what became of those that waited."""
+    if "own" not in pending.values:  # of a program before there were late labels
+        return {}
+    tables = {"label": "samples/ids", "sample": "own/early_ids", "joined_ids": "own/joined"}
+    return {name: len(pending.arrays[table]) for name, table in tables.items()} | dict(pending.values["own"]["counts"])
 
 
 def _part_bytes(sizes: Mapping[str, int]) -> dict[str, int]:

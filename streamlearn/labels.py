@@ -7,10 +7,13 @@ from streamlearn.records import Label, State
 
 
 class LabelMap:
-    """Label → row of the head. Rows count up from 0 in order of first admission; nothing is ever moved or removed."""
+    """Label → row of the head. Rows count up from 0 in order of first admission; nothing is ever moved or removed.
 
-    def __init__(self, *, max_labels: int, known: Sequence[Label] = ()) -> None:
-        self.max_labels = max_labels
+    With `other`, the last free row is that label's, and every label that comes later shares it.
+    """
+
+    def __init__(self, *, max_labels: int, known: Sequence[Label] = (), other: Label | None = None) -> None:
+        self.max_labels, self._other = max_labels, other
         self._rows: dict[Label, int] = {}
         self.by_row: tuple[Label, ...] = ()
         for label in known:
@@ -25,6 +28,10 @@ class LabelMap:
         return self._admit(label) if row is None else row
 
     def _admit(self, label: Label) -> int:
+        if self._other is not None and label != self._other:
+            taken = self._rows.get(self._other)
+            if len(self._rows) >= self.max_labels - (taken is None):
+                return self._admit(self._other) if taken is None else taken
         if len(self._rows) >= self.max_labels:
             raise DecodeError(
                 f"label {label!r} is new, and all {self.max_labels} rows of the label map are taken: "

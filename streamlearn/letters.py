@@ -28,22 +28,28 @@ class Letter(NamedTuple):
         return {"place": self.place, "stage": self.stage, "reason": self.reason, "headers": headers, "value": value}
 
     def again(self, mended: bytes | None = None) -> Message:
-        """The record as it was, or with a mended value."""
+        """The record as it was, or with a mended value. What was a replay itself stands for the same record as that did."""
         headers = dict(self.record.headers)
         own = tuple(
             (n, v) for n, v in self.record.headers if not n.startswith(CONNECT) and n not in ("key", "tombstone", REPLAYS)
         )
         value = self.record.value or b"" if mended is None else mended
-        return Message(value, headers.get("key"), (*own, (REPLAYS, self.place.encode())), self.record.time_ms)
+        return Message(
+            value, headers.get("key"), (*own, (REPLAYS, headers.get(REPLAYS, self.place.encode()))), self.record.time_ms
+        )
 
 
 def letters(source: Source) -> Iterator[Letter]:
-    """All that the sink of dead letters holds, oldest first."""
+    """All that the sink of dead letters holds, oldest first; each once, though a sink may hold it twice after a crash."""
     source.seek({})
+    seen: set[str] = set()
     try:
         ends = source.ends()
         while any(source.positions().get(name, 0) < end for name, end in ends.items()):
-            yield from map(_letter, source.poll(500, 1.0))
+            for letter in map(_letter, source.poll(500, 1.0)):
+                if letter.place not in seen:
+                    seen.add(letter.place)
+                    yield letter
     finally:
         source.close()
 

@@ -58,16 +58,16 @@ class Reservoir:
 
     def _write(self, rows: Columns, chosen: dict[int, int], seen: int) -> Undo:
         slots, sources = torch.tensor(list(chosen), dtype=torch.int64), torch.tensor(list(chosen.values()), dtype=torch.int64)
-        before = {name: column[slots] for name, column in self.columns.items()}
+        before = {name: column[sent(slots, column.device)] for name, column in self.columns.items()}
         if chosen:
             for name, column in self.columns.items():
-                column[slots] = rows[name][sources].to(column.dtype)
+                column[sent(slots, column.device)] = rows[name][sent(sources, column.device)].to(column.dtype)
         return Undo(slots, before, seen)
 
     def undo(self, offer: Undo) -> None:
         """Take back the newest offer. The random state stays where it is."""
         for name, column in self.columns.items():
-            column[offer.slots] = offer.before[name]
+            column[sent(offer.slots, column.device)] = offer.before[name]
         self.seen = offer.seen
 
     def draw(self, count: int, *, with_replacement: bool = False) -> Tensor:
@@ -86,7 +86,8 @@ class Reservoir:
 
     def take(self, slots: Tensor, names: Iterable[str] | None = None) -> Columns:
         """Copies of these rows: all columns, or those named."""
-        return {name: self.columns[name][slots] for name in (self.columns if names is None else names)}
+        wanted = {name: self.columns[name] for name in (self.columns if names is None else names)}
+        return {name: column.index_select(0, sent(slots, column.device)) for name, column in wanted.items()}
 
     def resize(self, name: str, width: int) -> None:
         """Give the last axis of a column this length: zeros are added at its end, or entries cut off there."""
@@ -138,6 +139,11 @@ class Balanced(Reservoir):
             held[slot : slot + 1] = [label]
             chosen[slot] = row
         return self._write(rows, chosen, seen)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on `device`; a GPU gets it by way of pinned memory, so that nobody waits for the copy."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _crowded(labels: list[int], chance: float) -> int:

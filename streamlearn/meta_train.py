@@ -10,6 +10,7 @@ import typer
 from streamlearn import assemble
 from streamlearn.checkpoint import Checkpoint, Checkpoints
 from streamlearn.config import MetaConfig
+from streamlearn.errors import ConfigError
 from streamlearn.meta import warm_start
 from streamlearn.meta.corpus import Corpus
 from streamlearn.meta.settings import MetaSettings
@@ -50,6 +51,8 @@ def meta_train(config: MetaConfig, *, progress: bool) -> dict[str, Json]:
 
 def trainer(config: MetaConfig) -> Trainer:
     """The configured trainer, fresh. Errors: ConfigError."""
+    if config.input.columns:
+        raise ConfigError("input.columns is given: expected input.shape, the corpus of meta-train holds arrays")
     model = config.model.rest | ({} if config.model.name == "module" else {"name": config.model.name})
     return Trainer(
         config.meta,

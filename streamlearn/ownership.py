@@ -10,6 +10,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from streamlearn.disk import make_folder, sync_folder, write_file
 from streamlearn.errors import CheckpointError
 
 
@@ -18,13 +19,19 @@ class Ownership:
 
     def __init__(self, state_dir: Path, *, take_over: bool = False) -> None:
         """Errors: CheckpointError when the directory has an owner and is not taken over."""
-        state_dir.mkdir(parents=True, exist_ok=True)
         self._state_dir = state_dir
+        try:
+            make_folder(state_dir)
+            self._take(state_dir, take_over)
+        except OSError as error:
+            raise CheckpointError(f"state directory {state_dir} cannot be written: {error}; nothing was started") from error
+
+    def _take(self, state_dir: Path, take_over: bool) -> None:
         self.epoch = _epoch(state_dir) + take_over
         self._file = (state_dir / f"lock-{self.epoch:04d}").open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._file.seek(0)
             owner = self._file.read().strip() or "another process"
             self._file.close()
@@ -67,13 +74,6 @@ def _epoch(state_dir: Path) -> int:
 
 def _write_epoch(state_dir: Path, epoch: int) -> None:
     beside = state_dir / ".epoch"
-    with beside.open("w") as file:
-        file.write(str(epoch))
-        file.flush()
-        os.fsync(file.fileno())
+    write_file(beside, str(epoch).encode())
     beside.replace(state_dir / "epoch")
-    handle = os.open(state_dir, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(state_dir)

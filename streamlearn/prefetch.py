@@ -9,7 +9,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -48,12 +48,26 @@ class Fetched:
 
 
 def decoded(records: Sequence[Record], decoder: Decoder, shape: Sequence[int]) -> Iterable[Fetched]:
-    """Runs of one partition each, decoded into arrays made once per run."""
+    """Runs of one partition each, decoded into arrays made once per run.
+
+    Errors  SourceError when a record cannot be decoded now; those before it have been given.
+    """
     for partition, group in groupby(records, key=lambda record: record.partition):
         run = list(group)
         x = np.zeros((len(run), *shape), np.float32)
-        samples = [_decode(record, decoder, out) for record, out in zip(run, x, strict=True)]
-        yield Fetched(partition, run, samples, x, x.nbytes + sum(record.size_bytes for record in run))
+        samples: list[Sample | DecodeError] = []
+        late: SourceError | None = None
+        for record, out in zip(run, x, strict=True):
+            try:
+                samples.append(_decode(record, decoder, out))
+            except SourceError as error:
+                late = error
+                break
+        if samples:
+            run, x = run[: len(samples)], x[: len(samples)]
+            yield Fetched(partition, run, samples, x, x.nbytes + sum(record.size_bytes for record in run))
+        if late is not None:
+            raise late
 
 
 def _decode(record: Record, decoder: Decoder, out: Array) -> Sample | DecodeError:
@@ -76,6 +90,10 @@ class Intake:
         self._exhausted = False
         self._told: Positions = {}
         self._began: Positions | None = None  # not told yet
+
+    def anew(self) -> "Intake":
+        """An empty one with the same bounds: whoever still fills this one fills nobody else's."""
+        return Intake(max_records=self.max_records, max_bytes=self.max_bytes)
 
     def begin(self, positions: Positions) -> None:
         """Prefetch thread: the source is open, and this is where reading begins."""
@@ -138,7 +156,7 @@ class Intake:
         """Learner's thread: the next run in journal order, at most `max_records` of one partition; None after the time-out.
 
         Which partition comes next depends on what arrived first, so it is written to the journal before the run is given.
-        Errors  the failure that ended the source.
+        Errors  the failure that ended the source; DiskError when the journal cannot be written, and nothing was taken.
         """
         with self._changed:
             partition, limit = self._next(journal)
@@ -152,9 +170,10 @@ class Intake:
                 if self._failure is not None:
                     raise self._failure
                 return None
-            run = self._pop(partition, min(max_records, limit))
+            limit = min(max_records, limit)
+            self._note(journal, partition, self._queues[partition][0].records[:limit][-1].position + 1)
+            run = self._pop(partition, limit)
             self._changed.notify_all()
-        self._note(journal, run)
         return run
 
     def _next(self, journal: Journal) -> tuple[str | None, int]:
@@ -162,6 +181,8 @@ class Intake:
         entry = journal.scripted()
         if entry is None:
             return (self._arrivals[0], _NO_LIMIT) if self._arrivals else (None, 0)
+        if entry["kind"] != "order":  # what else was decided takes effect before the next run
+            return None, 0
         queue = self._queues.get(entry["partition"])
         if not queue:
             return None, 0
@@ -182,11 +203,10 @@ class Intake:
         return run
 
     @staticmethod
-    def _note(journal: Journal, run: Fetched) -> None:
-        until = run.records[-1].position + 1
+    def _note(journal: Journal, partition: str, until: int) -> None:
         entry = journal.scripted()
         if entry is None:
-            journal.write("order", partition=run.partition, until=until)
+            journal.write("order", partition=partition, until=until)
         elif until >= entry["until"]:
             journal.took()
 
@@ -218,14 +238,17 @@ class Prefetch:
         positions: Positions,
         poll_records: int = 500,
         give_up_s: float | None = None,
+        recognise: Callable[[Mapping[str, str]], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.intake = intake
         self.upstream = Upstream()
         self._open_source, self._decoder, self._shape = open_source, decoder, tuple(shape)
         self._start, self._poll_records, self._give_up_s, self._clock = positions, poll_records, give_up_s, clock
+        self._recognise = recognise
         self._durable: Positions | None = None
         self._skipped: Counter[str] = Counter()  # passed over, and no record of the partition came since
+        self._undecoded: Sequence[Record] = ()  # polled, and what it takes to decode them cannot be had now
         self._halt, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
 
@@ -263,7 +286,7 @@ class Prefetch:
                 retries.succeeded()
                 self._observe(source)
             except SourceError as error:
-                self._lost(error)
+                self._lost(error, source)
                 if isinstance(error, PositionLostError) or (pause_s := retries.pause_s()) is None:
                     self.intake.end(error)
                     break
@@ -284,6 +307,7 @@ class Prefetch:
         source = self._open_source()
         try:
             source.seek(self._start)
+            self._recognise(source.identities())
         except BaseException:
             source.close()
             raise
@@ -292,15 +316,19 @@ class Prefetch:
 
     def _read(self, source: Source) -> bool:
         """One poll. True when the source is exhausted and everything was handed over."""
+        self._commit(source)
         paused = self.intake.full()
         if paused and paused >= set(source.positions()):
             self.intake.wait_for_room(0.1)
             return False
-        records = source.poll(self._poll_records, 0.1, paused)
+        records = self._undecoded or source.poll(self._poll_records, 0.1, paused)
         for gap in source.gaps():
             self._skipped[gap.partition] += gap.next - gap.first
+        self._undecoded, done = records, 0
         for fetched in decoded(records, self._decoder, self._shape):
             self.intake.put(replace(fetched, skipped=self._skipped.pop(fetched.partition, 0)))
+            done += len(fetched)
+            self._undecoded = records[done:]
         self._commit(source)
         if not records and source.exhausted():
             self.intake.end()
@@ -321,8 +349,8 @@ class Prefetch:
     def _observe(self, source: Source) -> None:
         self.upstream = replace(self.upstream, ok=True, message="", ends=source.ends())
 
-    def _lost(self, error: SourceError) -> None:
-        log.warning("source.lost", error=str(error))
+    def _lost(self, error: SourceError, source: Source | None) -> None:
+        log.warning("source.lost", error=str(error), positions={} if source is None else dict(source.positions()))
         self.upstream = replace(self.upstream, ok=False, message=str(error), errors=self.upstream.errors + 1)
 
 

@@ -5,26 +5,42 @@ Everything that happens to a record happens in `turn`, in the order in which it 
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import numpy as np
+import structlog
+
+from streamlearn import logs
 from streamlearn.admit import Admission
 from streamlearn.answers import AnswerLog
 from streamlearn.checkpoint import Checkpoint, CheckpointWriter
 from streamlearn.chunks import Chunks
-from streamlearn.drift import Drift, Mark
+from streamlearn.conformal import Conformal
+from streamlearn.contexts import Contexts
+from streamlearn.drift import Drift, Mark, Reactions
 from streamlearn.due import Due
+from streamlearn.errors import MemoryShortError
 from streamlearn.journal import Journal
 from streamlearn.metrics import Metrics
 from streamlearn.ownership import Ownership
+from streamlearn.pending import OUTCOMES, Waiting
 from streamlearn.prefetch import Intake
+from streamlearn.probe import Probe
 from streamlearn.protocols import Learner, Publisher, Stateful
-from streamlearn.records import Batch, Label, LearnReport, Positions, Snapshot, State
+from streamlearn.records import Batch, Given, Label, LearnReport, Positions, Snapshot, State
+from streamlearn.schema import Schema
+from streamlearn.shortage import Sparing, is_memory_error
+
+log = structlog.get_logger()
+
+WHENEVER = ("expire", "split", "aside", "rollback")
+"""Decisions between two runs of records. A rollback that took effect has a checkpoint behind it: one that is met did not."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts that are part of the state. Every record read has one outcome: learned, rejected, or it waits in a chunk."""
+    """Counts that are part of the state. Every record read has one outcome, or waits for one."""
 
     number: int = 0  # learned chunks: what a snapshot and a checkpoint are known by
     learned: int = 0
@@ -57,6 +73,8 @@ class Turn:
     event_ms: int | None = None  # time of the last record read, since the epoch
     measures: Mapping[str, float] = field(default_factory=dict)
     marks: tuple[Mark, ...] = ()  # drift detected among these rows
+    probe_s: float = 0.0
+    delays_s: tuple[float, ...] = ()  # of the late labels that came
 
 
 class Pauses(NamedTuple):
@@ -77,6 +95,8 @@ class Parts:
     learner: Learner
     metrics: Metrics
     drift: Drift
+    reactions: Reactions
+    conformal: Conformal
     answers: AnswerLog
     writer: CheckpointWriter
     publisher: Publisher
@@ -90,19 +110,25 @@ class Prequential:
         parts: Parts,
         *,
         shape: tuple[int, ...],
+        schema: Schema | None = None,
         checkpoint_due: Due,
         publish_due: Due,
         max_records: int = 500,
         clock_ms: Callable[[], int],
+        is_short: Callable[[Exception], bool] = is_memory_error,
     ) -> None:
         self.intake, self.journal, self.admission, self.chunks = parts.intake, parts.journal, parts.admission, parts.chunks
         self.learner, self.metrics, self.drift = parts.learner, parts.metrics, parts.drift
+        self.conformal, self.reactions = parts.conformal, parts.reactions
         self.answers, self.writer, self.publisher = parts.answers, parts.writer, parts.publisher
+        self.pending, self.probe = parts.admission.pending, parts.admission.probe
+        self.sparing = Sparing(parts.learner, parts.chunks, parts.admission, parts.journal, is_short=is_short)
+        self.contexts = Contexts()
         self.tally = Tally()
         self.read = 0  # records since the start of the process
         self.pauses = Pauses()  # of the last turn
         self.published: Snapshot | None = None
-        self._shape, self._max_records, self._clock_ms = shape, max_records, clock_ms
+        self._shape, self._schema, self._max_records, self._clock_ms = shape, schema, max_records, clock_ms
         self._checkpoint_due, self._publish_due = checkpoint_due, publish_due
         self._ownership: Ownership | None = None
         self._stateful: dict[str, Stateful] = {
@@ -110,8 +136,13 @@ class Prequential:
             "labels": self.admission.labels,
             "metrics": self.metrics,
             "drift": self.drift,
+            "reactions": self.reactions,
+            "conformal": self.conformal,
             "chunks": self.chunks,
             "admission": self.admission,
+            "pending": self.pending,
+            "probe": self.probe,
+            "contexts": self.contexts,
             "tally": self.tally,
         }
 
@@ -120,14 +151,58 @@ class Prequential:
 
         Errors  SourceError when the source is lost for good; DecodeError and SinkError where the tolerance says so.
         """
+        self._expire()
         fetched = self.intake.take(self.journal, self._max_records, wait_s)
         self._begin(self.intake.began)
         turn = Turn()
         if fetched is not None:
-            rows = self.admission.admit(fetched)  # label rows and dead letters, in journal order
-            turn = self._learn(self.chunks.cut(rows), read=len(fetched), event_ms=fetched.records[-1].time_ms)
+            self.read += len(fetched)
+            self.sparing.came(fetched)
+            self.answers.saw(fetched.records)
+            logs.at(model_version=self.tally.number, partition=fetched.partition, position=fetched.records[0].position)
+            turn = Turn(len(fetched), event_ms=fetched.records[-1].time_ms)
+            for step in self.admission.admit(fetched):  # label rows, late labels and dead letters, in journal order
+                if isinstance(step, Batch):
+                    turn = self._learn_all(step, turn)
+                elif isinstance(step, Waiting):
+                    turn = replace(turn, marks=turn.marks + self._answer(step))
+                else:
+                    turn = self._score(step, turn)
+            turn = replace(turn, delays_s=tuple(self.pending.take_delays_s()))
+            self._say(turn)
         self._keep(idle=fetched is None)
         return turn
+
+    def _say(self, turn: Turn) -> None:
+        """What a turn did, for whoever wants to know each, and what it found, for everybody."""
+        for mark in turn.marks:
+            moved = {name: round(each.size, 3) for name, each in zip(self.moved(mark), mark.moved, strict=True)}
+            said = {"detector": mark.detector, "row": mark.row, "moved": moved}
+            log.warning("drift.detected", on=mark.on, **said, model_version=self.tally.number)
+        if logs.details():
+            log.debug("loop.turn", read=turn.read, answered=turn.answered, model_version=self.tally.number)
+
+    def _expire(self) -> None:
+        """How long is too long a clock says, so it is written down and durable before it takes effect."""
+        while (entry := self.journal.scripted()) is not None and entry["kind"] in WHENEVER:
+            if entry["kind"] == "expire":  # the others were known from the start, or came to nothing
+                self.pending.expire(entry["until"])
+            self.journal.took()
+        if self.journal.scripted() is None and (until := self.pending.due()) is not None:
+            self.journal.write("expire", until=until)
+            self.journal.flush()
+            self.pending.expire(until)
+
+    def _answer(self, sample: Waiting) -> tuple[Mark, ...]:
+        """A sample without a label is predicted when it comes: alone, so that how many come together changes no bit.
+
+        Where somebody was told an answer already, that one stands.
+        """
+        answer = self.learner.answer(sample.x[None])
+        own = Given(self.tally.number, np.array(answer.logits[0], np.float32))
+        given = sample.given if sample.given.is_served else own
+        self.pending.give(sample, given._replace(evidence=np.array(answer.evidence[0], np.float32)))
+        return self._react(self.drift.look(sample.x[None]))
 
     def _begin(self, positions: Positions) -> None:
         """Where the very first start begins depends on when it was, and a partition may stay silent: so it is written down."""
@@ -148,18 +223,52 @@ class Prequential:
             publish_s = time.perf_counter() - began
         self.pauses = Pauses(checkpoint_s, publish_s)
 
-    def _learn(self, batch: Batch, *, read: int, event_ms: int | None) -> Turn:
-        self.read += read
-        if not len(batch):
-            return Turn(read=read, event_ms=event_ms)
+    def _score(self, probe: Probe, turn: Turn) -> Turn:
+        """What was kept from the learner is put to it."""
+        began = time.perf_counter()
+        probe.score(lambda x, about: self.learner.predict(x, about=about))
+        return replace(turn, probe_s=turn.probe_s + time.perf_counter() - began)
+
+    def _learn_all(self, rows: Batch, turn: Turn) -> Turn:
+        """In one call; where memory does not suffice in smaller ones, and without the rows for which it never does."""
+        batch = self.sparing.cut(rows)
+        while len(batch):
+            room = [rows for rows in (self.journal.most_rows, self.reactions.room(self.drift.rows)) if rows is not None]
+            part = batch[: min(room, default=None)]
+            try:
+                turn, batch = self._learn(part, turn), batch[len(part) :]
+            except MemoryShortError as error:
+                batch = self.sparing.spared(batch, part, error)
+        return turn
+
+    def _learn(self, batch: Batch, turn: Turn) -> Turn:
         began, number = time.perf_counter(), self.tally.number
-        report = self.learner.learn(batch)  # each row is answered before its label is used
+        report = self.sparing.learn(batch)  # each row is answered before its label is used
         learn_s = time.perf_counter() - began
-        scored = self.metrics.update(batch.labels, report.logits)
-        marks = self.drift.update(scored.errors)
+        logits, numbers = self.pending.answered(batch, report.logits)  # what was answered earlier is what is scored
+        report = replace(report, logits=logits)
+        scored = self.metrics.update(batch.labels, logits)
+        new = [row for row in range(len(batch)) if row not in numbers]  # others were looked at when they came
+        marks = self._react(self.drift.update(scored.errors, scored.labels, batch.x, new=new if numbers else None))
+        self.contexts.update(batch.contexts, scored)
+        self.conformal.update(scored, logits)
         self.tally.count(report, self.chunks.chunk)
-        self.answers.write(batch, report, number=number)
-        return Turn(read, len(batch), learn_s, event_ms, report.measures, marks)
+        self.answers.write(batch, report, number=number, earlier=numbers)
+        return replace(
+            turn,
+            answered=turn.answered + len(batch),
+            learn_s=turn.learn_s + learn_s,
+            measures=report.measures,
+            marks=turn.marks + marks,
+        )
+
+    def _react(self, marks: tuple[Mark, ...]) -> tuple[Mark, ...]:
+        """What is configured to be done at a drift."""
+        if self.reactions.take(marks, self.drift.rows):
+            self.sparing.forget()  # it holds a copy of the learner from before its steps changed
+        if any(self.reactions.does("keep", mark) for mark in marks):
+            self.writer.keep(self.reactions.settings.keep_most)
+        return marks
 
     def own(self, ownership: Ownership) -> None:
         """From now on nothing is written unless `ownership` holds. A new writer epoch begins with a checkpoint of its own."""
@@ -189,6 +298,8 @@ class Prequential:
         self.published = self.snapshot()
         self.publisher.publish(self.published)
         self._publish_due.done(self.tally.number)
+        if logs.details():
+            log.debug("snapshot.published", model_version=self.tally.number, positions=dict(self.admission.positions))
 
     def _check_ownership(self) -> None:
         if self._ownership is not None:
@@ -200,9 +311,15 @@ class Prequential:
         self.answers.close()
 
     def outcomes(self) -> dict[str, int]:
-        """Records by outcome; their sum, with the rows that wait in `chunks`, is the number of records read (P1)."""
+        """Records by outcome; their sum, with the records of `waiting`, is the number of records read (P1)."""
         rejected = sum(self.admission.rejected.values()) + self.tally.undone
-        return {"learned": self.tally.learned, "rejected": rejected, "skipped": self.admission.skipped}
+        late: dict[str, int] = {name: self.pending.counts[name] for name in OUTCOMES}
+        learned, probed, skipped = self.tally.learned, self.probe.taken, self.admission.skipped
+        return {"learned": learned, "probe": probed, "rejected": rejected, "skipped": skipped, **late}
+
+    def waiting(self) -> dict[str, int]:
+        """Records that were read and have no outcome yet, by what they wait for: their chunk, their label, their sample."""
+        return {"chunk": len(self.chunks), **self.pending.waiting()}
 
     def checkpoint(self) -> Checkpoint:
         """A copy of everything, at this point between two turns."""
@@ -213,11 +330,19 @@ class Prequential:
         """Become the loop that gave `checkpoint`. Errors: CheckpointError naming what does not fit."""
         for name, part in self._stateful.items():
             part.restore(checkpoint.state.under(name))
+        self.sparing.forget()
 
     def snapshot(self) -> Snapshot:
         """What may be served now."""
         labels, positions = self.admission.labels.by_row, dict(self.admission.positions)
-        return Snapshot(self.tally.number, self.learner.answering(), labels, self._shape, self._clock_ms(), positions)
+        answering, now_ms = self.learner.answering(), self._clock_ms()
+        sets = self.conformal.thresholds()
+        return Snapshot(self.tally.number, answering, labels, self._shape, now_ms, positions, self._schema, sets)
+
+    def moved(self, mark: Mark) -> list[str]:
+        """Names of the classes or features that moved, in the mark's order."""
+        names = self.admission.labels.by_row if mark.on == "error" else self.drift.inputs.features.names
+        return [str(names[each.which]) for each in mark.moved]
 
     def composition(self) -> dict[Label, int]:
         """Label → rows of it in the replay memory."""

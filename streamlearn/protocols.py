@@ -5,6 +5,7 @@ from typing import Protocol
 
 from streamlearn.records import (
     About,
+    Answer,
     Answering,
     Array,
     Batch,
@@ -43,6 +44,9 @@ class Source(Protocol):
     def ends(self) -> Positions:
         """For each known partition, one past the newest record upstream, as far as known now. Never waits."""
 
+    def identities(self) -> Mapping[str, str]:
+        """Stream → what tells it from another made later under its name; without streams that do not know. After `seek`."""
+
     def exhausted(self) -> bool:
         """True once no record can follow: the end of a file. A topic is never exhausted."""
 
@@ -70,12 +74,13 @@ class Sink(Protocol):
 
 
 class Decoder(Protocol):
-    """Bytes → features and raw label. Pure: no clock, no state. Runs in the prefetch thread."""
+    """Bytes → features and raw label. Pure, but for schemas that it asks a registry for. Runs in the prefetch thread."""
 
     def decode(self, record: Record, out: Array) -> Sample:
         """Write the features into `out` (float32, the configured shape) and return the rest.
 
-        Errors  DecodeError that names the field, what was found and what was expected; `out` is then unspecified.
+        Errors  DecodeError that names the field, what was found and what was expected; `out` is then unspecified. SourceError
+                when what it takes to read the record cannot be had now: it is decoded again later, and nothing passes it.
         """
 
 
@@ -87,6 +92,9 @@ class Learner(Protocol):
 
     def predict(self, x: Array, *, about: About = "auto") -> Array:
         """Logits float32 [n, C] for inputs [n, *shape], -inf for labels not learned. Pure; before any label C is 0."""
+
+    def answer(self, x: Array) -> Answer:
+        """`predict` for rows whose labels will come later, and what `learn` wants back with them in `batch.evidence`. Pure."""
 
     def learn(self, batch: Batch) -> LearnReport:
         """Test, then train, chunk by chunk in stream order: `report.logits[i]` answers row i before its own label.
@@ -107,6 +115,16 @@ class Learner(Protocol):
 
     def memory_labels(self) -> Mapping[int, int]:
         """Label row → number of rows of it held in the replay memory; empty for a learner without one."""
+
+
+class Hastened(Protocol):
+    """A learner that may have step sizes of its own, by which its weights move."""
+
+    def hasten(self, factor: float) -> bool:
+        """From the next row on each step size is this many times what it was. Called between two calls of `learn`.
+
+        False, and nothing was done, when it has none. What was multiplied by f and by 1/f is what it was, as far as floats go.
+        """
 
 
 class MetaTrainer(Protocol):

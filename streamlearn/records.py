@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamlearn.schema import Schema
 
 Array: TypeAlias = NDArray[Any]
 Json: TypeAlias = Any
@@ -19,6 +22,8 @@ Label: TypeAlias = str | int
 Positions: TypeAlias = Mapping[str, int]
 """Partition name → where the next read begins: one past the last record."""
 
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+NO_EVIDENCE = np.zeros(0, np.float32)
 Headers: TypeAlias = tuple[tuple[str, bytes], ...]
 About: TypeAlias = Literal["now", "ever", "auto"]
 """What a question is about: the present only, all that was ever learned, or whichever the input looks like."""
@@ -49,9 +54,21 @@ class Record(NamedTuple):
         return f"{self.partition}@{self.position}"
 
     @property
+    def traceparent(self) -> str | None:
+        """The W3C trace that it belongs to, by its header, or by that of the CloudEvent it is."""
+        found = (value for name, value in reversed(self.headers) if name in ("traceparent", "ce_traceparent"))
+        return traceparent(next(found, None))
+
+    @property
     def size_bytes(self) -> int:
         """Payload bytes held in memory by this record."""
         return len(self.value or b"") + len(self.key or b"") + sum(len(n) + len(v) for n, v in self.headers)
+
+
+def traceparent(found: bytes | str | None) -> str | None:
+    """A `traceparent` of W3C Trace Context as it may be passed on and written to logs; None for anything else."""
+    text = found.decode("latin-1") if isinstance(found, bytes) else found
+    return text if text is not None and TRACEPARENT.fullmatch(text) else None
 
 
 class Gap(NamedTuple):
@@ -62,6 +79,31 @@ class Gap(NamedTuple):
     next: int  # where reading went on; `next - first` positions were skipped
 
 
+class Answer(NamedTuple):
+    """What a learner says of rows whose labels will come later."""
+
+    logits: Array  # float32 [n, C]
+    evidence: Array
+    """float32 [n, k]: what the learner wants back in `Batch.evidence` when it learns these rows, k = 0 where it wants nothing.
+    What it means is the learner's own business; with NaN to its right it means the same."""
+
+
+class Given(NamedTuple):
+    """An answer that was given before the label was known."""
+
+    number: int  # of the state that gave it
+    logits: Array  # float32 [C], up to a constant the log-probabilities; C = 0 when there was no answer yet
+    is_served: bool = False  # to somebody who asked; else the loop's own, when the record came
+    label: Label | None = None  # what a served answer said; its row is checked against the label map
+    evidence: Array = NO_EVIDENCE  # float32 [k], see `Answer`
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the answer; NaN where there was none."""
+        top = self.logits.max(initial=-np.inf)
+        return float(1.0 / np.exp(self.logits.astype(np.float64) - float(top)).sum()) if np.isfinite(top) else np.nan
+
+
 class Sample(NamedTuple):
     """What decoding makes of a record, besides the features it wrote into its row of the batch."""
 
@@ -69,19 +111,22 @@ class Sample(NamedTuple):
     id: str | None = None
     time_ms: int | None = None  # of the event, since the epoch, UTC
     context: int | None = None  # task identity, where a stream has one
+    kind: Literal["sample", "label", "answer"] = "sample"  # a `label` has no features, an `answer` was served
+    given: Given | None = None  # of an `answer`
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Admitted rows in journal order. Row i is the sample read at `at[i]` of partition `partitions[i]`."""
 
-    x: Array  # float32 [n, *shape], as decoded: no transform applied
+    x: Array  # float32 [n, *shape], as decoded: no transform applied; of named columns NaN is missing, a category its bucket
     labels: Array  # int64 [n], rows of the label map
     contexts: Array  # int64 [n], task identity; -1 where unknown
     ids: Array  # uint64 [n], hash of the sample's id; 0 where it has none
     times_ms: Array  # int64 [n], event time; -1 where unknown
     partitions: Array  # int32 [n], index into the daemon's list of partition names
     at: Array  # int64 [n], position of the row's own record
+    evidence: Array  # float32 [n, k], of rows that were answered when they came, see `Answer`; NaN where there is none
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -102,7 +147,25 @@ class Batch:
             times_ms=np.full(n, -1, np.int64),
             partitions=np.zeros(n, np.int32),
             at=np.arange(n, dtype=np.int64),
+            evidence=no_evidence(n),
         )
+
+
+def no_evidence(count: int) -> Array:
+    """Of rows that were not answered before."""
+    return np.zeros((count, 0), np.float32)
+
+
+def stacked_evidence(parts: Sequence[Array]) -> Array:
+    """Of parts [n, k] of different k one, as wide as it has to be, NaN to the right."""
+    known = [np.flatnonzero(~np.isnan(part).all(0)) for part in parts]
+    width = max((int(columns[-1]) + 1 for columns in known if len(columns)), default=0)
+    whole = np.full((sum(map(len, parts)), width), np.nan, np.float32)
+    first = 0
+    for part in parts:
+        whole[first : first + len(part), : part.shape[1]] = part[:, :width]
+        first += len(part)
+    return whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +175,8 @@ class LearnReport:
     logits: Array  # float32 [n, C]; -inf where the label was not learned yet; C = 0 before the first label
     rejected: Array  # bool [n]: rows of an update that was undone because it was not finite
     measures: Mapping[str, float] = field(default_factory=dict)
-    """Means over this call, by name: `gradient_alignment`, `step_size_mean`, `step_size_zero_ratio`, `update_norm`,
-    `member_weight/NAME`; a name is present only when the learner has it. NaN where nothing was measured."""
+    """Means over this call, by name: `gradient_alignment` and its `…_age_chunks`, `step_size_mean`, `step_size_zero_ratio`,
+    `update_norm`, `member_weight/NAME`; a name is present only when the learner has it now. NaN where nothing was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,3 +263,5 @@ class Snapshot:
     shape: tuple[int, ...]  # of one input
     published_ms: int  # since the epoch, UTC
     positions: Positions = field(default_factory=dict)
+    schema: Schema | None = None  # of named columns, of which `shape` is the number
+    sets: Mapping[float, float] = field(default_factory=dict)  # coverage → largest 1 − p of a label in its set

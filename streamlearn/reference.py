@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import connectors
-from streamlearn.config import Config, MetaConfig
+from streamlearn.config import ColumnKeys, Config, MetaConfig, QuestionKeys
 from streamlearn.learners import LEARNERS
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.serving.http import Settings as HttpSettings
@@ -35,6 +35,8 @@ def _sections() -> Iterator[str]:
     for name, field in Config.model_fields.items():
         if isinstance(section := field.annotation, type) and issubclass(section, BaseModel):
             yield _table(f"`{name}`", section, f"{name}.", more=extra.get(name))
+    yield _table("`serve.kafka`; other keys are those of a Kafka source", QuestionKeys, "serve.kafka.")
+    yield _table("One of `input.columns`, where it is not just `numeric` or `categorical`", ColumnKeys, "input.columns.NAME.")
     for name in connectors.SOURCES:
         yield _table(f"`source` of type `{name}`", connectors.source_class(name).Settings, "source.")
     for name in connectors.SINKS:

@@ -62,7 +62,7 @@ def _roll_back(store: Checkpoints, state_dir: Path, number: int, resume: Resume,
         name = store.next_name(after=journal.newest)
         journal.script.clear()  # decisions of the history that is given up
         journal.begin(name)
-        went = _renumbered(chosen[-1], highest + 1, reached if resume == "now" else {})
+        went = renumbered(chosen[-1], highest + 1, reached if resume == "now" else {})
         journal.write("rollback", to=number, number=went.number, resume=resume)
         place = {**journal.place(), "taken": 1}  # this decision has taken effect
         return store.save(name, replace(went, journal=place), created_ms=now_ms)
@@ -89,7 +89,7 @@ def _served_number(status: Path) -> int:
         return 0
 
 
-def _renumbered(old: Checkpoint, number: int, reached: Positions) -> Checkpoint:
+def renumbered(old: Checkpoint, number: int, reached: Positions) -> Checkpoint:
     """The old state under a new number, reading on from `reached` where that is further than its own positions."""
     values = {name: dict(part) for name, part in old.state.values.items()}
     positions = dict(old.positions)

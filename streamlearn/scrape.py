@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import structlog
 from prometheus_client import (
     CollectorRegistry,
     Histogram,
@@ -21,8 +22,11 @@ from prometheus_client.registry import Collector
 
 from streamlearn.errors import ConfigError
 from streamlearn.follower_files import FollowerFiles, Servers
+from streamlearn.reading import NOT_YET, OTHER, Reading, Seen, Values
 from streamlearn.settings import Section, key
-from streamlearn.telemetry import NOT_YET, OTHER, ROWS, Reading, Row, Seen, Values
+from streamlearn.telemetry import ROWS, Row
+
+log = structlog.get_logger()
 
 
 class Info(NamedTuple):
@@ -67,6 +71,8 @@ class Telemetry(Collector):
         self.checkpoint_seconds = self._histogram("checkpoint_seconds")
         self.checkpoint_pause_seconds = self._histogram("checkpoint_pause_seconds")
         self.publish_seconds = self._histogram("publish_seconds")
+        self.label_delay_seconds = self._histogram("label_delay_seconds")
+        self.probe_seconds = self._histogram("probe_seconds")
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
@@ -109,6 +115,29 @@ class Telemetry(Collector):
                 yield _request_seconds(row, seen.servers)
             elif row.read is not None:
                 yield _family(row, row.read(seen))
+
+
+class MetricsPage:
+    """/metrics as a service."""
+
+    def __init__(self, telemetry: Telemetry, settings: Telemetry.Settings) -> None:
+        self._telemetry, self._settings = telemetry, settings
+        self._listening: Listening | None = None
+
+    def start(self) -> None:
+        """Errors: ConfigError when the port is in use."""
+        if self._settings.enabled:
+            self._listening = self._telemetry.serve(self._settings.host, self._settings.port)
+            log.info("metrics.listening", host=self._settings.host, port=self._listening.port)
+
+    def withdraw(self) -> None:
+        """Nothing: the page shows the end too."""
+
+    def stop(self, timeout_s: float) -> None:  # noqa: ARG002  it stops at once
+        """Close the page."""
+        if self._listening is not None:
+            self._listening.stop()
+            self._listening = None
 
 
 def _family(row: Row, values: Values) -> Any:

@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +21,13 @@ class Section(BaseModel):
 def key(default: Any, help_text: str, *, unit: str = "", **bounds: Any) -> Any:
     """A configuration key: its default (`...` when it must be given), one line of help, its unit, pydantic's bounds."""
     return Field(default, description=help_text, json_schema_extra={"unit": unit}, **bounds)
+
+
+def other(section: type[Section], name: str, default: Any) -> Any:
+    """The key `name` of `section`, with another default."""
+    field = copy(section.model_fields[name])
+    field.default = default
+    return field
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -47,7 +55,7 @@ def _message(section: type[BaseModel], path: str, item: Any) -> str:
     return f"{where} is {_found(item)}: expected {_expected(item)}{_default(section, item['loc'])}"
 
 
-SECRET = ("password", "secret", "token", "client")
+SECRET = ("password", "secret", "token")
 EXPECTED = {
     "greater_than_equal": "{ge} or more",
     "greater_than": "more than {gt}",
@@ -67,6 +75,11 @@ EXPECTED = {
 """What is expected, by pydantic's type of error, in the words of a YAML file."""
 
 
+def is_secret(name: str) -> bool:
+    """Whether what stands under a key of this name is never shown."""
+    return any(word in name for word in SECRET)
+
+
 def _expected(item: Any) -> str:
     text = EXPECTED.get(item["type"])
     bounds = {name: f"{v:g}" if isinstance(v, float) else v for name, v in item.get("ctx", {}).items()}
@@ -75,7 +88,7 @@ def _expected(item: Any) -> str:
 
 def _found(item: Any) -> str:
     """Numbers and misspelt choices as they stand. Other text may be a secret, as is all under a name that sounds like one."""
-    value, secret = item["input"], any(word in str(part) for part in item["loc"] for word in SECRET)
+    value, secret = item["input"], any(is_secret(str(part)) or part == "client" for part in item["loc"])
     kind = next((name for types, name in KINDS if isinstance(value, types)), "something else")
     if secret or not (isinstance(value, int | float) or item["type"] == "literal_error"):
         return kind

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from streamlearn.errors import SnapshotError
+from streamlearn.errors import ConfigError, SnapshotError
 from streamlearn.records import Snapshot
 from streamlearn.snapshot_file import FILE, read, write
 
@@ -136,8 +136,7 @@ def live_folder(
         folder = Path(configured)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-    name = hashlib.blake2b(os.fsencode(state_dir.resolve()), digest_size=8).hexdigest()
-    folder = memory / f"streamlearn-{name}"
+    folder = _in_memory(state_dir, memory)
     obstacle = _obstacle(folder, needed_bytes)
     if obstacle is None:
         return folder
@@ -145,6 +144,25 @@ def live_folder(
     log.warning("snapshot.on_disk", folder=str(folder), reason=obstacle, next_step="slower; or set publish.folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def newest(folder: Path, *, memory: Path = MEMORY) -> Snapshot:
+    """What was published last into `folder`, or by the daemon whose state directory that is.
+
+    Errors  ConfigError when there is nothing; SnapshotError for a damaged file.
+    """
+    for place in (folder, _in_memory(folder, memory), folder / "live"):
+        if (place / FILE).exists():
+            return read(place / FILE)
+    raise ConfigError(
+        f"{folder} holds no snapshot, and none is published from there: expected the state directory of a daemon that runs or"
+        " ran since this machine started, or the folder that it publishes to, which its log names"
+    )
+
+
+def _in_memory(state_dir: Path, memory: Path) -> Path:
+    name = hashlib.blake2b(os.fsencode(state_dir.resolve()), digest_size=8).hexdigest()
+    return memory / f"streamlearn-{name}"
 
 
 def _modified(path: Path) -> float:

@@ -16,9 +16,10 @@ import numpy as np
 
 from streamlearn.errors import SnapshotError
 from streamlearn.records import Answering, Array, Json, Snapshot
+from streamlearn.schema import Schema
 
 FILE = "snapshot.safetensors"
-SCHEMA = "1"
+SCHEMA = "3"
 
 
 def write(snapshot: Snapshot, folder: Path) -> Path:
@@ -78,6 +79,8 @@ class _Metadata(msgspec.Struct, forbid_unknown_fields=True):
     shape: str
     published_ms: str
     positions: str
+    schema_of_columns: str
+    sets: str
     digest: str = ""
 
 
@@ -89,6 +92,8 @@ _SHAPE = msgspec.json.Decoder(tuple[Annotated[int, msgspec.Meta(ge=1)], ...])
 _NUMBER = msgspec.json.Decoder(_Count)
 _SETTINGS = msgspec.json.Decoder(dict[str, Any])
 _POSITIONS = msgspec.json.Decoder(dict[str, int])
+_SETS = msgspec.json.Decoder(dict[str, float])
+_SCHEMA = msgspec.json.Decoder(Schema | None)
 
 
 def _header(snapshot: Snapshot, arrays: Mapping[str, Array]) -> bytes:
@@ -101,6 +106,8 @@ def _header(snapshot: Snapshot, arrays: Mapping[str, Array]) -> bytes:
         shape=_text(list(snapshot.shape)),
         published_ms=str(snapshot.published_ms),
         positions=_text(dict(snapshot.positions)),
+        schema_of_columns=_text(snapshot.schema),
+        sets=_text({str(coverage): threshold for coverage, threshold in snapshot.sets.items()}),
     )
     tensors = _table(arrays)
     metadata.digest = _digest(metadata, tensors, [_data(arrays[name]) for name in _order(arrays)])
@@ -176,6 +183,8 @@ def _snapshot(metadata: _Metadata, arrays: Mapping[str, Array]) -> Snapshot:
         shape=_SHAPE.decode(metadata.shape),
         published_ms=_NUMBER.decode(metadata.published_ms),
         positions=_POSITIONS.decode(metadata.positions),
+        schema=_SCHEMA.decode(metadata.schema_of_columns),
+        sets={float(coverage): threshold for coverage, threshold in _SETS.decode(metadata.sets).items()},
     )
 
 

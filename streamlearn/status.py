@@ -1,9 +1,16 @@
 """`status.json`: what the page shows, rewritten once a second by the learner's thread. Nothing here is part of the state.
 
 Schema  {name, learner, phase, started_ms, updated_ms, number, records_per_second, outcomes: {outcome: records},
-    pending: rows that wait for their chunk, lag: {partition: records}, accuracy: figures of `Metrics.values` by name,
+    pending: rows that wait for their chunk, waiting: {label: samples, sample: labels}, late: figures of `late_facts`,
+    contexts: figures of `Contexts.values`,
+    probe: figures of `Probe.values`, eras: {auto: [accuracy], ever: [accuracy], matrix: [[accuracy]] of auto, a row an era's
+    end and one for now, era_records}, classes: [[label, accuracy]] worst first,
+    lag: {partition: records}, accuracy: figures of `Metrics.values` by name,
     recall: [[label, ratio]], measures: {name: number}, memory: [[label, rows]], labels: number of labels,
-    history: {time_ms, learned, accuracy, windowed, throughput, lag: [number or null]}, drift: [{learned, detector, time_ms}],
+    history: {time_ms, learned, accuracy, windowed, throughput, lag, step_size_mean, step_size_zero_ratio,
+    gradient_alignment: [number or null]}, drift: [{learned, detector, on: error or inputs, time_ms, moved: [{name, before, now,
+    size}]}], drift_counts: {error: {detector: number}, inputs: …}, alerts: {error, inputs: 0 or 1}, faster: factor of the step
+    sizes now, kept: [names of checkpoints that a drift kept], sets: [[coverage, share of hits, mean size]],
     checkpoint: {name, number, time_ms, size_bytes, duration_s} or null, snapshot: {number, time_ms} or null,
     rejected: [{place, reason, stage, time_ms}], source: {ok, message, errors}}. A number that does not exist yet is null.
 """
@@ -17,14 +24,18 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from streamlearn.drift import Mark
+from streamlearn.pending import Pending
 from streamlearn.prefetch import Upstream
 from streamlearn.prequential import Prequential, Turn
+from streamlearn.probe import Probe
 from streamlearn.records import Json, Positions
 
 log = structlog.get_logger()
 
 POINTS = 600
-COLUMNS = ("time_ms", "learned", "accuracy", "windowed", "throughput", "lag")
+MEASURED = ("step_size_mean", "step_size_zero_ratio", "gradient_alignment")
+COLUMNS = ("time_ms", "learned", "accuracy", "windowed", "throughput", "lag", *MEASURED)
 TOP_LABELS = 20
 
 
@@ -50,7 +61,8 @@ class History:
     def restore(self, columns: Mapping[str, list[Json]], *, learned: int) -> None:
         """The curves of an earlier process, up to what the restored state had learned."""
         keep = [i for i, count in enumerate(columns["learned"]) if count <= learned]
-        self.columns = {name: [columns[name][i] for i in keep] for name in COLUMNS}
+        unknown: list[Json] = [None] * len(columns["learned"])
+        self.columns = {name: [columns.get(name, unknown)[i] for i in keep] for name in COLUMNS}
         self._every = 2 if len(keep) > self._points // 2 else 1
 
 
@@ -81,9 +93,21 @@ class Status:
     def saw(self, turn: Turn) -> None:
         """Called after every turn."""
         self._read += turn.read
-        self._measures.update(turn.measures)
-        now_ms = self._clock_ms()
-        self._marks.extend({"learned": mark.row, "detector": mark.detector, "time_ms": now_ms} for mark in turn.marks)
+        remember(self._measures, turn.measures)
+        self._marks.extend(self._told(mark) for mark in turn.marks if self._loop.reactions.does("mark", mark))
+
+    def _told(self, mark: Mark) -> dict[str, Json]:
+        moved = [
+            {"name": name, "before": each.before, "now": each.now, "size": each.size}
+            for name, each in zip(self._loop.moved(mark), mark.moved, strict=True)
+        ]
+        return {
+            "learned": mark.row,
+            "detector": mark.detector,
+            "on": mark.on,
+            "time_ms": self._clock_ms(),
+            "moved": moved,
+        }
 
     def write(self, upstream: Upstream, *, phase: str) -> None:
         """Called once a second."""
@@ -99,6 +123,7 @@ class Status:
             windowed=known(values["windowed_accuracy"]),
             throughput=throughput,
             lag=sum(lag.values()),
+            **{name: known(self._measures.get(name, math.nan)) for name in MEASURED},
         )
         status = (
             self._facts
@@ -112,6 +137,10 @@ class Status:
                 "lag": lag,
                 "history": self._history.columns,
                 "drift": list(self._marks),
+                "drift_counts": {"error": dict(self._loop.drift.counts), "inputs": dict(self._loop.drift.input_counts)},
+                "alerts": self._loop.reactions.alerts(),
+                "faster": self._loop.reactions.faster,
+                "sets": [[each, *map(known, found)] for each, found in self._loop.conformal.values().items()],
                 "source": {"ok": upstream.ok, "message": upstream.message, "errors": upstream.errors},
             }
         )
@@ -127,6 +156,12 @@ class Status:
             "number": loop.tally.number,
             "outcomes": loop.outcomes(),
             "pending": len(loop.chunks),
+            "waiting": loop.pending.waiting(),
+            "late": {name: known(value) for name, value in late_facts(loop.pending).items()},
+            "contexts": {name: known(value) for name, value in loop.contexts.values().items()},
+            "probe": {name: known(value) for name, value in loop.probe.values().items()},
+            "eras": _eras(loop.probe),
+            "classes": [[str(by_row[row]), share] for row, share in _worst(loop.probe)],
             "labels": len(by_row),
             "accuracy": {name: known(value) for name, value in values.items() if not name.startswith("recall/")},
             "recall": [[str(by_row[int(row)]) if row.isdigit() else row, known(ratio)] for row, ratio in recall.items()],
@@ -145,12 +180,43 @@ class Status:
         }
         shown = self._loop.published
         served = shown and {"number": shown.number, "time_ms": shown.published_ms}
-        return {"checkpoint": saved, "snapshot": served, "rejected": list(self._loop.admission.dead_letters.last)}
+        rejected, kept = list(self._loop.admission.dead_letters.last), self._loop.writer.store.kept()
+        return {"checkpoint": saved, "snapshot": served, "rejected": rejected, "kept": kept}
+
+
+def remember(measures: dict[str, float], new: Mapping[str, float]) -> None:
+    """Take new figures; one that was not measured this time stays what it was."""
+    measures.update({name: value for name, value in new.items() if not math.isnan(value) or name not in measures})
 
 
 def lags(ends: Positions | None, positions: Positions) -> dict[str, int]:
     """Records upstream that were not admitted yet, by partition."""
     return {name: max(0, end - positions.get(name, 0)) for name, end in (ends or {}).items()}
+
+
+def _eras(probe: Probe) -> dict[str, Json]:
+    now = {about: [known(value) for value in values] for about, values in probe.now.items()}
+    return now | {"matrix": probe.accuracy_matrix(), "era_records": probe.era_records}
+
+
+def _worst(probe: Probe) -> list[tuple[int, float]]:
+    return sorted(probe.classes.items(), key=lambda item: (item[1], item[0]))[:TOP_LABELS]
+
+
+def late_facts(pending: Pending) -> dict[str, float]:
+    """What is known of answers whose labels came late, or have not come: numbers by name, NaN where there is none yet."""
+    low, estimate, high = pending.estimate()
+    return {
+        "bytes": pending.size_bytes,
+        "served_accuracy": pending.served.value,
+        "estimate_low": low,
+        "estimate": estimate,
+        "estimate_high": high,
+        "bias": pending.calibration.bias,
+        "unanswered": pending.unanswered,
+        "expired_by_time": pending.expiries["time"],
+        "expired_by_bound": pending.expiries["bound"],
+    }
 
 
 def known(value: float) -> float | None:

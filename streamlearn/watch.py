@@ -9,12 +9,13 @@ import msgspec
 import structlog
 
 from streamlearn.checkpoint import Written
+from streamlearn.drift import SIGNALS
 from streamlearn.prefetch import Prefetch
 from streamlearn.prequential import Prequential, Turn
+from streamlearn.reading import NOT_YET, Reading
 from streamlearn.records import Json
 from streamlearn.scrape import Telemetry
-from streamlearn.status import Status, lags, replace_file
-from streamlearn.telemetry import NOT_YET, Reading
+from streamlearn.status import Status, lags, late_facts, remember, replace_file
 
 log = structlog.get_logger()
 
@@ -56,20 +57,28 @@ class LoopWatch:
         self._loop, self._prefetch, self._status, self._telemetry, self._servers = loop, prefetch, status, telemetry, servers
         self._turns, self._event_ms = 0, math.nan
         self._measures: dict[str, float] = {}
-        self._drift_times_s: dict[str, float] = {}
+        self._drift_times_s: dict[str, dict[str, float]] = {on: {} for on in SIGNALS}
         loop.writer.on_durable.append(self._saved)
+
+    def reads(self, prefetch: Prefetch) -> None:
+        """Another thread reads ahead from now on."""
+        self._prefetch = prefetch
 
     def saw(self, turn: Turn) -> None:
         """After every turn."""
         self._turns += 1
         self._status.saw(turn)
-        self._measures.update(turn.measures)
+        remember(self._measures, turn.measures)
         if turn.event_ms is not None:
             self._event_ms = turn.event_ms
         if turn.answered:
             self._telemetry.learn_seconds.observe(turn.learn_s)
+        if turn.probe_s:
+            self._telemetry.probe_seconds.observe(turn.probe_s)
+        for delay_s in turn.delays_s:
+            self._telemetry.label_delay_seconds.observe(delay_s)
         for mark in turn.marks:
-            self._drift_times_s[mark.detector] = time.time()
+            self._drift_times_s[mark.on][mark.detector] = time.time()
         pauses = self._loop.pauses
         if pauses.checkpoint_s is not None:
             self._telemetry.checkpoint_pause_seconds.observe(pauses.checkpoint_s)
@@ -94,13 +103,19 @@ class LoopWatch:
         loop, upstream = self._loop, self._prefetch.upstream
         admission, saved, shown = loop.admission, loop.writer.last, loop.published
         lag = lags(upstream.ends, admission.positions)
-        ahead = self._prefetch.intake.sizes()
+        ahead, names = self._prefetch.intake.sizes(), loop.drift.inputs.features.names
         return Reading(
             outcomes=loop.outcomes(),
             rejected={**admission.rejected, "not_finite": loop.tally.undone},
             read_records=loop.read,
             turns=self._turns,
-            pending={"chunk": len(loop.chunks)},
+            pending=loop.waiting(),
+            late=late_facts(loop.pending),
+            conformal=loop.conformal.values(),
+            probe=loop.probe.values(),
+            contexts=loop.contexts.values(),
+            eras={about: list(now) for about, now in loop.probe.now.items()},
+            classes=dict(loop.probe.classes),
             dead_letters=admission.dead_letters.written,
             dead_letters_lost=admission.dead_letters.lost,
             metrics=loop.metrics.values(),
@@ -110,7 +125,14 @@ class LoopWatch:
             memory=loop.learner.memory_labels(),
             memory_capacity=loop.learner.memory_capacity,
             drift=dict(loop.drift.counts),
-            drift_times_s=dict(self._drift_times_s),
+            drift_times_s=dict(self._drift_times_s["error"]),
+            input_drift=dict(loop.drift.input_counts),
+            input_drift_times_s=dict(self._drift_times_s["inputs"]),
+            drift_alerts=loop.reactions.alerts(),
+            classes_moved={each.which: each.size for each in loop.drift.newest("error")},
+            features_moved={names[each.which]: each.size for each in loop.drift.newest("inputs")},
+            step_size_factor=loop.reactions.faster,
+            kept_checkpoints=len(loop.writer.store.kept()),
             checkpoint_number=saved.number if saved else NOT_YET,
             checkpoint_bytes=saved.size_bytes if saved else NOT_YET,
             checkpoint_time_s=saved.created_ms / 1000 if saved else NOT_YET,

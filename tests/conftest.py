@@ -10,10 +10,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.forks import Forks
 
 Topics = Callable[..., str]
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("any machine")
 
 
 def load_broker() -> ModuleType:

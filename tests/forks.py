@@ -21,11 +21,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import count
 from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
+T = TypeVar("T")
+First: TypeAlias = tuple[str, list[Any]]
+"""`"module:function"` and its arguments: how a test changes the process that a life begins as."""
 DEADLINE_S = 60.0
 PRELOADED = (
     *("streamlearn.commands", "streamlearn.inspection", "streamlearn.learners.look_ahead", "streamlearn.serving.http"),
-    *("connectors.kafka", "connectors.log", "connectors.file", "connectors.synthetic"),
+    *("connectors.kafka", "connectors.kafka_sink", "connectors.log", "connectors.file", "connectors.synthetic"),
 )
 
 
@@ -63,15 +67,16 @@ class Life:
         return (self.folder / "stderr").read_text()
 
     @property
-    def events(self) -> list[dict]:
+    def events(self) -> list[dict[str, Any]]:
         """Log lines so far; a line that is being written does not count."""
         return [json.loads(line) for line in self.stderr.split("\n")[:-1] if line.startswith("{")]
 
-    def event(self, name: str, timeout_s: float = DEADLINE_S) -> dict:
+    def event(self, name: str, timeout_s: float = DEADLINE_S) -> dict[str, Any]:
         """The first event of that name, waited for while the process lives."""
-        return self.until(lambda: next((e for e in self.events if e["event"] == name), None), name, timeout_s)
+        found = self.until(lambda: next((e for e in self.events if e["event"] == name), None), name, timeout_s)
+        return found or {}
 
-    def until(self, claim, what: str, timeout_s: float = DEADLINE_S):
+    def until(self, claim: Callable[[], T], what: str, timeout_s: float = DEADLINE_S) -> T:
         """What `claim` returns once it is true. It is asked again and again, for it is true in another process."""
         deadline = time.monotonic() + timeout_s
         while not (found := claim()):
@@ -86,7 +91,8 @@ class Forks:
     """The process that forks. Everything that it started is gone when `close` returns."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._numbers, self._lives = folder, count(), []
+        self._folder, self._numbers = folder, count()
+        self._lives: list[Life] = []
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve())],
             stdin=subprocess.PIPE,
@@ -96,19 +102,21 @@ class Forks:
             start_new_session=True,
         )
 
-    def ask(self, request: dict, timeout_s: float) -> int:
+    def ask(self, request: dict[str, Any], timeout_s: float) -> int:
         """Its answer. Errors: TimeoutError."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
         if not select.select([self._process.stdout], [], [], timeout_s)[0]:
             raise TimeoutError
         return int(self._process.stdout.readline())
 
-    def start(self, *arguments: str | Path, **environment: str) -> Life:
-        """`streamlearn ARGUMENTS`, with these variables in the environment."""
+    def start(self, *arguments: str | Path, first: First | None = None, **environment: str) -> Life:
+        """`streamlearn ARGUMENTS`, with these variables in the environment; `first` is called before it begins."""
         folder = self._room()
-        request = {"arguments": [str(a) for a in arguments], "folder": str(folder), "environment": environment}
-        pid = self.ask(request, DEADLINE_S)
+        request = {"arguments": [str(a) for a in arguments], "folder": str(folder), "environment": environment, "first": first}
+        pid = self.ask(request, 5 * DEADLINE_S)  # the first one waits for all that is imported
         return self._born(Life(pid, folder, lambda timeout_s: self.ask({"wait": pid}, timeout_s)))
 
     def execute(self, *arguments: str | Path, **environment: str) -> Life:
@@ -135,9 +143,11 @@ class Forks:
         self._lives.append(life)
         return life
 
-    def run(self, *arguments: str | Path, timeout_s: float = DEADLINE_S, **environment: str) -> Life:
+    def run(
+        self, *arguments: str | Path, timeout_s: float = DEADLINE_S, first: First | None = None, **environment: str
+    ) -> Life:
         """The same, ended."""
-        life = self.start(*arguments, **environment)
+        life = self.start(*arguments, first=first, **environment)
         life.wait(timeout_s)
         return life
 
@@ -185,7 +195,7 @@ def main() -> None:
         answers.flush()
 
 
-def _live(request: dict, answers: int) -> None:
+def _live(request: dict[str, Any], answers: int) -> None:
     os.close(answers)
     for fd, path, flags in (
         (0, "/dev/null", os.O_RDONLY),
@@ -195,6 +205,10 @@ def _live(request: dict, answers: int) -> None:
         os.dup2(opened, fd)
         os.close(opened)
     os.environ.update(request["environment"])
+    if request["first"]:
+        named, values = request["first"]
+        module, _, function = named.partition(":")
+        getattr(import_module(module), function)(*values)
     sys.argv = ["streamlearn", *request["arguments"]]
     import_module("streamlearn.cli").main()
 

@@ -43,6 +43,7 @@ def keys(state: Path, reads: Mapping[str, Any], **changes: Any) -> dict[str, Any
         "model": {"name": "mlp", "hidden": [12]},
         "learner": {"name": "la-maml", "chunk": CHUNK, "glances": 1, "memory": {"rows": 50}},
         "publish": {"every_ms": 5, "folder": str(state.with_suffix(".live"))},
+        "probe": {"share": 0.0},
         "serve": {"enabled": False},
         "telemetry": {"enabled": False},
     }
@@ -66,9 +67,9 @@ def on_log(folder: Path, n: int = 0, **changes: Any) -> tuple[Path, Path]:
 
 
 def settled(state: Path) -> int:
-    """Records that have an outcome or wait for their chunk, as told about once a second."""
+    """Records that have an outcome or wait for one, as told about once a second."""
     try:
         status = json.loads((state / "status.json").read_bytes())
     except FileNotFoundError:
         return 0
-    return sum(status["outcomes"].values()) + status["pending"]
+    return sum(status["outcomes"].values()) + status["pending"] + sum(status["waiting"].values())

@@ -60,6 +60,20 @@ def test_before_the_first_label_there_is_no_answer():
     assert [(row["answer"], row["probability"]) for row in told(sink)] == [(None, None)] * 2
 
 
+def test_labels_that_are_known_and_not_learned_change_nothing():
+    """How many are known depends on how far a poll reached: no bit of what is told may."""
+    draw = np.random.default_rng(0)
+    for learned in range(1, 12):
+        logits = draw.normal(size=(1, learned)).astype(np.float32)
+        wider = np.concatenate([logits, np.full((1, 9), -np.inf, np.float32)], axis=1)
+        narrow, wide, none = MemorySink(), MemorySink(), MemorySink()
+        for sink, each in ((narrow, logits), (wide, wider), (none, wider[:, learned:])):
+            labels = LabelMap(max_labels=30, known=range(30))
+            AnswersTo(sink, labels, {"a[0]": 0}, chunk=1).write(rows([0]), report(each), number=0)
+        assert narrow.messages == wide.messages
+        assert (told(none)[0]["answer"], told(none)[0]["probability"]) == (None, None), "no label was learned"
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.integers(0, 1000))
 def test_the_version_counts_the_chunks_that_were_learned_before(undone, number):
     """A chunk that was undone leaves the number where it was."""

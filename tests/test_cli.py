@@ -44,8 +44,11 @@ MANY = "leave the key out for the default, 10000"
         ({"source": {"type": "lok"}}, "source 'lok' is not known: did you mean 'log'?"),
         ({"source": {"pahth": "x"}}, "source.pahth is not a known key: did you mean 'path'?"),
         ({"learner": {"name": "la-mamel"}}, "learner.name 'la-mamel' is not known: did you mean 'la-maml'?"),
-        ({"learner": {"glance": 3}}, "learner.glance is not a known key: did you mean 'glances'?"),
-        ({"learner": {"inner_chunks": 3}}, "learner.inner_chunks is 3: expected a divisor of learner.chunk = 10"),
+        ({"learner": {"name": "la-maml", "glance": 3}}, "learner.glance is not a known key: did you mean 'glances'?"),
+        (
+            {"learner": {"name": "la-maml", "inner_chunks": 3}},
+            "learner.inner_chunks is 3: expected a divisor of learner.chunk = 10",
+        ),
         ({"model": {"hidden": "wide"}}, "model.hidden is text: expected a list"),
         (
             {"model": {"name": "module"}},
@@ -153,7 +156,7 @@ def test_help_names_every_command_and_the_version_is_printed(forks):
 def test_a_port_in_use_is_2_and_leaves_nothing_running(forks, tmp_path, section, processes):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        serve = {"enabled": True, "processes": processes, "port": 0}
+        serve = {"enabled": True, "processes": processes, "port": 0, "grpc_port": None}
         changes = {"serve": serve, "telemetry": {"enabled": True, "port": 0}}
         changes[section] = changes[section] | {"port": port}
         line = {
@@ -272,6 +275,8 @@ class Source:
         pass
     def seek(self, positions):
         pass
+    def identities(self):
+        return {}
     def positions(self):
         return {}
     def poll(self, max_records, timeout_s, paused=()):
@@ -301,7 +306,7 @@ def test_an_internal_fault_is_70_with_what_a_report_needs(forks, tmp_path):
     assert network.stderr.splitlines()[-1] == "ZeroDivisionError: a fault in a factory"
 
 
-SECRET = "geheim-4711"  # noqa: S105
+SECRET = "geheim-4711-geheim"  # noqa: S105
 PLAIN = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "reader"}
 
 
@@ -389,7 +394,7 @@ def test_the_end_of_a_file_is_a_clean_end(forks, tmp_path):
     life = forks.execute("run", configured(state, {"type": "file", "path": str(tmp_path / "samples.jsonl")}))
     assert life.wait() == 0, life.stderr
     assert [e["event"] for e in life.events if e["event"].startswith("daemon.")] == ["daemon.started", "daemon.draining"]
-    assert life.events[-1]["reason"] == "end of source"
+    assert life.event("daemon.draining")["reason"] == "end of source"
     kept = json.loads(forks.run("inspect", state, "--json").stdout)
     assert (kept["counts"]["learned"], kept["pending"]) == (20, 5)
     assert connectors.SOURCES["file"]

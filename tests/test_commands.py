@@ -12,6 +12,7 @@ from streamlearn.checkpoint import Checkpoints
 from streamlearn.config import configure
 from streamlearn.errors import CheckpointError, ConfigError, SourceError
 from streamlearn.inspection import inspected
+from tests.loops import outcomes
 from tests.small import append, keys, samples
 
 QUIET = {"log": {"level": "error"}}
@@ -67,7 +68,7 @@ def test_a_replay_tells_outcomes_metrics_and_digests_and_leaves_no_state(tmp_pat
     values[50] = b"broken"
     facts = replayed(config, recorded(tmp_path, values))
     assert facts["records"] == 203
-    assert facts["outcomes"] == {"learned": 200, "rejected": 1, "skipped": 0}
+    assert facts["outcomes"] == outcomes(learned=200, rejected=1, skipped=0)
     assert (facts["pending"], facts["number"], facts["positions"]) == (2, 20, {"samples[0]": 203})
     assert 0.25 < facts["windowed_accuracy"] <= 1.0
     assert len(facts["model_digest"]) == 64

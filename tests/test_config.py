@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 import connectors
-from streamlearn.config import Config, configure, flag, load, merged
+from streamlearn.config import ColumnKeys, Config, QuestionKeys, configure, flag, load, merged
 from streamlearn.errors import ConfigError
 from streamlearn.learners import LEARNERS
 from streamlearn.models.classifier import ModelSettings
@@ -31,7 +31,9 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     """Every section of the program, with what its keys are under."""
     yield "", Config
     yield "serve", HttpSettings
+    yield "serve(kafka)", QuestionKeys
     yield "model", ModelSettings
+    yield "input.columns.NAME", ColumnKeys
     for name in connectors.SOURCES:
         yield f"source({name})", connectors.source_class(name).Settings
     for name in connectors.SINKS:
@@ -67,8 +69,8 @@ def test_every_key_has_a_line_of_help_and_a_unit_where_it_has_a_dimension(name):
 def test_only_source_and_shape_have_to_be_given():
     loaded = configure(LEAST)
     required = [name for name, field in KEYS.items() if field.is_required() and "(" not in name]
-    assert required == ["source", "source.type", "input", "input.shape"]
-    assert (loaded.learner.name, loaded.checkpoint.keep, loaded.telemetry.port) == ("la-maml", 3, 8082)
+    assert required == ["source", "source.type", "input", "input.columns.NAME.type"]
+    assert (loaded.learner.name, loaded.checkpoint.keep, loaded.telemetry.port) == ("auto", 3, 8082)
 
 
 def test_a_configuration_cannot_be_changed_once_read():
@@ -166,3 +168,16 @@ def test_a_value_is_never_echoed_where_it_may_be_a_secret():
             read(Outer, values, path="at")
         assert "hidden" not in str(error.value)
         assert "hidden" not in repr(error.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ({"type": "integer", "other": "rest"}, r"label: other is 'rest': expected integer"),
+        ({"type": "string", "other": 7}, r"label: other is 7: expected string"),
+        ({"max_labels": 1, "other": "rest"}, r"label: other needs a row .*: expected max_labels of 2 or more"),
+    ],
+)
+def test_the_label_that_further_ones_share_is_of_the_type_and_has_a_row(label, said):
+    with pytest.raises(ConfigError, match=said):
+        configure({**LEAST, "label": label})

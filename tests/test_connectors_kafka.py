@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import CorruptRecordError
+from kafka.errors import CorruptRecordError, TopicAlreadyExistsError
 
 import connectors.kafka_client
 from connectors import open_sink, open_source
-from connectors.kafka import KafkaSink, KafkaSource
+from connectors.kafka import KafkaSource
+from connectors.kafka_sink import KafkaSink
 from streamlearn.errors import ConfigError, PositionLostError, SinkError, SourceError
 from streamlearn.records import Gap, Message, Record
 from tests.conftest import Topics, load_broker
@@ -205,7 +206,9 @@ def test_aborted_records_are_there_when_asked_for(kafka: str, topic: str, opened
 def test_positions_are_committed_for_lag_tools_only_with_a_group(kafka: str, topic: str, opened: Any) -> None:
     send(kafka, topic, numbers(5))
     opened().commit({f"{topic}[0]": 2})
-    opened(group_id=f"group of {topic}").commit({f"{topic}[0]": 3, "another[0]": 7})
+    committing = opened(group_id=f"group of {topic}")
+    committing.commit({f"{topic}[0]": 3, "another[0]": 7})
+    committing.close()  # it may take until then
     consumer = KafkaConsumer(bootstrap_servers=kafka, group_id=f"group of {topic}")
     assert consumer.committed(TopicPartition(topic, 0)) == 3
     consumer.close()
@@ -238,6 +241,44 @@ def test_a_topic_that_is_deleted_while_it_is_read_is_a_source_error(
     with pytest.raises(SourceError, match=f"topic {topic} is gone"):
         for _ in range(100):
             source.poll(1, 0.1)
+
+
+def made_anew(admin: Any, topic: str) -> None:
+    """Deleted, and made again as soon as its name is free."""
+    admin.delete_topics([topic], timeout_ms=10_000)
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}}, timeout_ms=10_000)
+        except TopicAlreadyExistsError:
+            threading.Event().wait(0.02)
+        else:
+            return
+    pytest.fail("the topic was not deleted")
+
+
+def test_a_topic_that_is_made_anew_while_it_is_read_is_lost_and_none_of_its_records_is_read(
+    kafka: str, kafka_admin: Any, topic: str, opened: Any
+) -> None:
+    """It is filled beyond the old position, where kafka-python, which asks by name, would read on until it looks again."""
+    send(kafka, topic, numbers(5))
+    source = opened(timeout_s=5, metadata_every_s=60)
+    assert len(found(source, 5)) == 5
+    made_anew(kafka_admin, topic)
+    send(kafka, topic, [b"of another topic"] * 50)
+    got: list[Record] = []
+    with pytest.raises(PositionLostError, match=f"topic {topic} was deleted and made anew while it was read"):
+        for _ in range(100):
+            got += source.poll(10, 0.1)
+    assert got == []
+
+
+def test_a_topic_has_another_identity_once_it_is_made_anew(kafka: str, kafka_admin: Any, topic: str, opened: Any) -> None:
+    before, again = opened().identities(), opened().identities()
+    made_anew(kafka_admin, topic)
+    after = opened().identities()
+    assert before == again != after
+    assert list(before) == list(after) == [topic]
 
 
 def test_errors_of_the_client_are_source_errors_and_reading_goes_on_where_it_was(
@@ -311,7 +352,7 @@ def _read_through_errors(source: Any, n: int) -> list[Record]:
 
 
 def test_what_is_on_its_way_is_bounded(kafka: str, topic: str, opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("connectors.kafka.IN_FLIGHT", 10)
+    monkeypatch.setattr("connectors.kafka_sink.IN_FLIGHT", 10)
     sink = KafkaSink(KafkaSink.Settings(bootstrap_servers=kafka, topic=topic))
     sink.write([Message(b"%d" % i) for i in range(35)])
     assert len(sink._pending) == 5

@@ -1,16 +1,20 @@
 """Decoding: what is right arrives exactly; what is wrong is refused, saying where, what was found and what was expected."""
 
+import io
 import json
 import struct
+import sys
 import time
 import tracemalloc
 
+import fastavro
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.fuzz.schemas import AVRO, MESSAGE, descriptors, message
 from streamlearn import decode
 from streamlearn.decode import json as json_format
 from streamlearn.decode import msgpack as msgpack_format
@@ -27,7 +31,8 @@ COLUMNS = {"columns": ["id", "a", "b", "c", "d", "e", "f", "label", "time"]}
 
 
 def decoder(format_: str = "json", *, label_type: str = "any", **values: object) -> Decoder:
-    section = read(decode.Settings, {"format": format_, "csv": COLUMNS, **values}, path="decode")
+    schemas_ = {"avro": {"definition": AVRO}, "protobuf": {"descriptors": descriptors(), "message": MESSAGE}}
+    section = read(decode.Settings, {"format": format_, "csv": COLUMNS, **schemas_, **values}, path="decode")
     return decode.decoder_for(section, SHAPE, label_type=label_type)
 
 
@@ -51,6 +56,16 @@ def text(**fields: object) -> bytes:
     return json.dumps({"features": NUMBERS, **fields}).encode()
 
 
+def avro(**fields: object) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, AVRO, {"features": FLAT, **fields})
+    return out.getvalue()
+
+
+def protobuf(**fields: object) -> bytes:
+    return message()(features=FLAT, **fields).SerializeToString()  # type: ignore[no-any-return]
+
+
 TENSOR = struct.pack("<6f", *FLAT)
 LINE = b"a7,1.5,-2,0,3.25,4,5,7,1700"
 
@@ -64,6 +79,7 @@ LINE = b"a7,1.5,-2,0,3.25,4,5,7,1700"
         ("msgpack", pack(features=FLAT, label=7, id="a7", time=1700), ()),
         ("msgpack", pack(features=TENSOR, label=7, id="a7", time=1700), ()),
         ("tensor", TENSOR, (("label", b"7"), ("id", b"a7"), ("time", b"1700"), ("shape", b"2, 3"), ("dtype", b"<f4"))),
+        ("avro", avro(label=7, id="a7", time=1700), ()),
         (
             "tensor",
             struct.pack("<6d", *FLAT),
@@ -213,7 +229,7 @@ def test_wrong_lines_are_refused(line: bytes, part: str) -> None:
     assert part in refusal(line, decoder("csv"))
 
 
-@pytest.mark.parametrize("format_", list(decode.DECODERS))
+@pytest.mark.parametrize("format_", list(decode.FORMATS))
 def test_a_value_of_more_than_max_bytes_is_refused_before_it_is_parsed(format_: str) -> None:
     assert "has 51 bytes, expected at most 50" in refusal(b"x" * 51, decoder(format_, max_bytes=50))
 
@@ -246,15 +262,32 @@ def test_lengths_that_lie_allocate_nothing(head: bytes, field: bytes) -> None:
         (b"application/vnd.msgpack", pack()),
         (b"application/x-tensor", TENSOR),
         (b"text/csv", LINE),
+        (b"avro/binary", avro()),
+        (b"application/avro", avro()),
+        (b"application/protobuf", protobuf()),
+        (b"application/x-protobuf", protobuf()),
     ],
 )
 def test_a_record_that_says_what_it_is_goes_to_that_decoder(content_type: bytes, value: bytes) -> None:
-    for default in decode.DECODERS:
+    for default in decode.FORMATS:
         assert decoded(value, decoder(default), (("content-type", content_type),))[1] == NUMBERS
 
 
 def test_a_content_type_that_is_not_known_leaves_it_to_the_configuration() -> None:
     assert decoded(pack(), decoder("msgpack"), (("content-type", b"text/plain"),))[1] == NUMBERS
+
+
+@pytest.mark.parametrize("format_", ["avro", "protobuf"])
+def test_a_format_without_its_schema_or_its_package_is_a_configuration_error(
+    format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=rf"decode.{format_}.* is (empty|missing): expected"):
+        decode.decoder_for(decode.Settings(format=format_), SHAPE)  # type: ignore[arg-type]
+    for name in ("fastavro", "google.protobuf", f"streamlearn.decode.{format_}"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, f"streamlearn.decode.{format_}")
+    with pytest.raises(ConfigError, match=rf"decode.{format_} needs a package .* pip install 'streamlearn\[{format_}\]'"):
+        decoder(format_, **{name: {} for name in ("avro", "protobuf") if name != format_})
 
 
 def test_csv_without_columns_is_a_configuration_error() -> None:
@@ -321,7 +354,7 @@ def survives(how: Decoder, value: bytes | None, headers: Headers = ()) -> None:
     assert sample.label is None or str(sample.label).encode() is not None
 
 
-@pytest.mark.parametrize("format_", list(decode.DECODERS))
+@pytest.mark.parametrize("format_", list(decode.FORMATS))
 @given(value=st.none() | st.binary(max_size=200), headers=HEADERS)
 @settings(max_examples=500, deadline=None)
 def test_no_bytes_raise_anything_but_a_decode_error(
@@ -348,11 +381,13 @@ def _huge(value: object) -> bool:
     return isinstance(value, int) and not -(2**63) <= value < 2**64
 
 
-@pytest.mark.parametrize("format_", list(decode.DECODERS))
+@pytest.mark.parametrize("format_", list(decode.FORMATS))
 def test_twenty_thousand_damaged_records_raise_nothing_but_decode_errors(format_: str) -> None:
     """Right records with a few bytes changed, cut short or made longer: closer to what really arrives than noise."""
     rng = np.random.default_rng(7)
-    right = {"json": text(label="a", id="b", time=1), "msgpack": pack(label="a", id="b", time=1), "tensor": TENSOR, "csv": LINE}
+    told = {"label": "a", "id": "b", "time": 1}
+    right = {"json": text(**told), "msgpack": pack(**told), "tensor": TENSOR, "csv": LINE}
+    right |= {"avro": avro(**told), "protobuf": protobuf(**told)}
     how, original = decoder(format_), np.frombuffer(right[format_], np.uint8)
     for _ in range(5000):
         damaged = original.copy()
@@ -364,9 +399,10 @@ def test_twenty_thousand_damaged_records_raise_nothing_but_decode_errors(format_
         survives(how, rng.bytes(int(rng.integers(0, 64))))
 
 
-@pytest.mark.parametrize("format_", list(decode.DECODERS))
+@pytest.mark.parametrize("format_", list(decode.FORMATS))
 def test_decoding_depends_on_nothing_but_the_record(format_: str) -> None:
-    right = {"json": text(label=1), "msgpack": pack(label=1), "tensor": TENSOR, "csv": LINE}
+    right = {"json": text(label=1), "msgpack": pack(label=1), "tensor": TENSOR, "csv": LINE, "avro": avro(label=1)}
+    right["protobuf"] = protobuf(label="1")
     how = decoder(format_)
     first = decoded(right[format_], how)
     refusal(b"\x00\x01", how)

@@ -105,10 +105,13 @@ def test_every_alert_says_how_bad_it_is_and_leads_to_a_section_of_the_runbook():
 def test_the_runbook_names_only_keys_and_metrics_that_exist():
     text = (ROOT / "docs/runbook.md").read_text()
     assert {name for name, _ in named(text)} <= set(series())
-    for where in re.findall(r"`((?:checkpoint|publish|label|drift|dead_letters|telemetry|input)\.[\w.*]+)`", text):
-        section, _, name = where.partition(".")
+    sections = "checkpoint|publish|label|pending|probe|drift|dead_letters|telemetry|input"
+    for where in re.findall(rf"`((?:{sections})\.[\w.*]+)`", text):
+        section, *parts = where.split(".")
         fields = config.Config.model_fields[section].annotation.model_fields
-        assert name in fields or name.startswith("*."), where
+        for part in () if parts[0] == "*" else parts:
+            assert part in fields, where
+            fields = getattr(fields[part].annotation, "model_fields", {})
 
 
 def test_every_alert_is_tested_firing_and_not_firing():

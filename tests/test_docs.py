@@ -66,3 +66,10 @@ def test_every_link_in_the_readme_leads_somewhere():
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert links
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_every_test_that_answers_a_fault_of_another_system_is_there():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "what-broke-elsewhere.md").read_text())
+    assert len(named) > 40
+    missing = [(path, name) for path, name in named if not re.search(rf"def {name}\b", (ROOT / path).read_text())]
+    assert missing == []

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from river import drift as river_drift
 
-from streamlearn.drift import DETECTORS, Adwin, Drift, Mark, PageHinkley, PatientDetector
-from streamlearn.errors import CheckpointError
+from streamlearn.drift import DETECTORS, Adwin, Drift, Kswin, Mark, PageHinkley, PatientDetector
+from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.records import State
+from streamlearn.settings import read
 
 QUIET = {"warm_up": 0, "refractory": 0, "rises_only": False}
 
@@ -47,6 +48,22 @@ def test_page_hinkley_detects_where_river_does():
     expected = [i for i, _ in river_detections(river_drift.PageHinkley(), STREAM)]
     assert len(expected) >= 3
     assert detections(PageHinkley(PageHinkley.Settings(**QUIET)), STREAM) == expected
+
+
+def test_kswin_detects_where_river_does_when_it_tests_at_every_value():
+    values = np.concatenate([np.random.default_rng(i).normal(mean, 1.0, 400) for i, mean in enumerate((0, 2, 1, 3))]).tolist()
+    expected = [i for i, _ in river_detections(river_drift.KSWIN(alpha=0.001, window_size=80, stat_size=30, seed=0), values)]
+    assert len(expected) >= 3
+    settings = Kswin.Settings(**QUIET, alpha=0.001, window_size=80, stat_size=30, every=1)
+    assert detections(Kswin(settings), values) == expected
+    seldom = detections(Kswin(settings.model_copy(update={"every": 10})), values)
+    assert len(seldom) >= 3
+    assert len(seldom) <= len(expected)
+
+
+def test_kswin_wants_older_values_to_compare_with():
+    with pytest.raises(ConfigError, match="window_size is 50: expected twice stat_size = 30 or more"):
+        read(Kswin.Settings, {"window_size": 50, "stat_size": 30}, path="drift.kswin")
 
 
 @pytest.mark.parametrize("delta", [0.3, 1e-9])
@@ -111,11 +128,11 @@ def test_rows_are_counted_from_one_report_to_the_next():
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_state_of_other_settings_begins_anew(name):
-    make = DETECTORS[name]
-    old, new = make(make.Settings(**QUIET)), make(make.Settings(**QUIET, delta=0.1))
+    make, changed = DETECTORS[name], {"alpha" if name == "kswin" else "delta": 0.1}
+    old, new = make(make.Settings(**QUIET)), make(make.Settings(**QUIET, **changed))
     detections(old, STREAM[:3000])
     new.restore(old.state())
-    fresh = make(make.Settings(**QUIET, delta=0.1))
+    fresh = make(make.Settings(**QUIET, **changed))
     assert detections(new, STREAM[3000:]) == detections(fresh, STREAM[3000:])
 
 
@@ -179,8 +196,8 @@ def test_a_detector_configured_since_the_checkpoint_begins_with_its_warm_up():
     both = Drift.of(Drift.Settings())
     both.restore(one.state())
     fresh = PageHinkley()
-    expected = [Mark(1001 + i, "page_hinkley") for i in detections(fresh, STREAM[1000:])]
-    assert [mark for mark in both.update(STREAM[1000:]) if mark.detector == "page_hinkley"] == expected
+    expected = [1001 + i for i in detections(fresh, STREAM[1000:])]
+    assert [mark.row for mark in both.update(STREAM[1000:]) if mark.detector == "page_hinkley"] == expected
 
 
 def test_a_state_of_another_program_is_refused():

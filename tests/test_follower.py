@@ -342,11 +342,11 @@ def test_a_follower_says_why_it_ended(live):
 
 
 def test_what_a_server_is_told_survives_the_pipe_and_keeps_its_secret_from_logs():
-    told = service(token="geheim", module="a.b:c", samples=SamplesTo("log", {"path": "x"}), status="s.json")  # noqa: S106
+    told = service(token="geheim-und-lang-genug", module="a.b:c", samples=SamplesTo("log", {"path": "x"}), status="s.json")  # noqa: S106
     assert decode(encode(told)) == told
     assert b"\n" not in encode(told)
-    assert decode(encode(told)).settings.token.get_secret_value() == "geheim"
-    assert "geheim" not in repr(told)
+    assert decode(encode(told)).settings.token.get_secret_value() == "geheim-und-lang-genug"
+    assert "geheim-und-lang-genug" not in repr(told)
 
 
 STANDALONE = """

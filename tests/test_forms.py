@@ -5,16 +5,20 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from streamlearn.errors import SnapshotError
 from streamlearn.inputs import InputSettings
+from streamlearn.kernels.columns import place
 from streamlearn.learners.look_ahead import LaMAML
 from streamlearn.learners.nearest_mean import NearestMean
 from streamlearn.learners.task import Task
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.records import Array, Batch
 from streamlearn.serving.forms import FORMS, form_named
+from streamlearn.serving.forms.columns import places
 from streamlearn.serving.forms.torch import logits as torch_logits
 
 OWN = f"{__name__}:own_body"
@@ -102,3 +106,12 @@ def test_a_form_in_numpy_loads_no_torch(name: str) -> None:
         f"import sys; from streamlearn.serving.forms import form_named; form_named({name!r}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=9), st.integers(-1, 5))
+def test_served_places_are_those_that_members_learn_from(edges: list[int], value: int) -> None:
+    """Also where many values of the past are the least or the greatest there is, as in a column that is mostly 0."""
+    sorted_edges = np.sort(np.array(edges, np.float32))
+    for shift in (0.0, 0.5):
+        at = np.float32(value + shift)
+        assert places(np.array([[at]]), sorted_edges[None])[0, 0] == pytest.approx(place(at, sorted_edges), abs=1e-6)

@@ -15,7 +15,8 @@ from streamlearn.decode.fields import Rules
 from streamlearn.decode.json import JsonDecoder
 from streamlearn.errors import DecodeError, SinkError
 from streamlearn.records import Answering, Message, Record, Snapshot
-from streamlearn.serving.http import Application, Settings, is_loopback
+from streamlearn.serving.access import is_loopback
+from streamlearn.serving.http import Application, Settings
 from streamlearn.snapshot import Reference
 
 INFER = "/v2/models/digits/infer"
@@ -127,7 +128,7 @@ def test_a_path_or_method_that_is_not_there_is_an_error_in_json():
 def test_the_server_names_itself_and_its_extensions():
     found = get(answering(), "/v2").json()
     assert (found["name"], found["extensions"]) == ("streamlearn", ["binary_tensor_data"])
-    assert get(answering(samples=list), "/v2/").json()["extensions"] == ["binary_tensor_data", "samples"]
+    assert get(answering(samples=list), "/v2/").json()["extensions"] == ["binary_tensor_data", "samples", "feedback"]
 
 
 def test_before_the_first_snapshot_it_lives_but_is_not_ready():
@@ -167,7 +168,7 @@ def test_a_learner_that_went_silent_makes_the_server_not_ready_but_it_still_answ
 
 def test_a_server_that_closes_is_not_ready_but_still_answers():
     app = answering()
-    app.draining = True
+    app.endpoint.draining = True
     assert get(app, "/v2/health/ready").status_code == 503
     assert get(app, "/v2/health/live").status_code == 200
     assert post(app, INFER, rows([1, 2])).status_code == 200
@@ -256,7 +257,7 @@ def test_no_body_makes_the_server_fail(noise, headers):
 
 
 WRITTEN: list[Message] = []
-TOKEN = "geheim"  # noqa: S105 - of these tests
+TOKEN = "geheim-und-lang-genug"  # noqa: S105 - of these tests
 APP = answering(samples=WRITTEN.extend)
 
 
@@ -339,7 +340,7 @@ BAD = [
     *(sample(features=features) for features in ([1], [1, 2, 3], [[1, 2]], [1, "2"], [1, True], [1, 1e39], None, "12")),
     *(sample(label=label) for label in (None, 1.5, True, [1], 2**63, "", "x" * 1025)),
     *(sample(**changes) for changes in ({"id": ""}, {"id": 1.5}, {"context": 0.5}, {"time": "2026-01-01"}, {"time": 1.5})),
-    *({"features": [1, 2]}, {"label": 1}),
+    *({"features": [1, 2]}, {"features": [1, 2], "id": None}, {"label": 1}),
     *([], [[]], 5, [sample(), 5], [sample()] * 2000),
 ]
 
@@ -356,7 +357,7 @@ VALUES = (
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(["features", "label", "id", "time", "context", "colour"]), VALUES)
 def test_a_sample_is_refused_here_if_and_only_if_the_stream_would_refuse_it(field, value):
-    """But that one without a label, which the stream answers and does not learn, is refused here alone."""
+    """But that a label that is null is refused here alone: it is left out where it comes later."""
     each = json.dumps(sample(**{field: value})).encode()
     refused = post(APP, SAMPLES, each).status_code == 400
     if field == "label" and value is None:
@@ -372,6 +373,15 @@ def test_samples_that_the_stream_would_refuse_are_refused_and_none_of_them_is_wr
     answer = post(answering(samples=written.extend), SAMPLES, given)
     assert answer.status_code == 400
     assert written == []
+
+
+def test_a_sample_whose_label_comes_later_is_taken_by_its_id():
+    written = []
+    app = answering(samples=written.extend)
+    assert post(app, SAMPLES, {"features": [1, 2], "id": "a"}).json() == {"accepted": 1}
+    found = JsonDecoder(Rules((2,), 1 << 20)).decode(Record("log[0]", 0, written[0].value), np.zeros(2, np.float32))
+    assert (found.id, found.label) == ("a", None)
+    assert "neither a label nor an id" in post(app, SAMPLES, {"features": [1, 2]}).json()["error"]
 
 
 def test_the_refusal_of_a_sample_says_which_one_it_is():
@@ -395,8 +405,8 @@ def test_samples_that_could_not_be_made_durable_are_not_acknowledged():
 def test_samples_need_the_token_where_there_is_one():
     app = answering(samples=WRITTEN.extend, token=TOKEN)
     statuses = [post(app, SAMPLES, sample(), **headers).status_code for headers in (
-        {}, {"Authorization": "Bearer gehei"}, {"Authorization": "geheim"}, {"Authorization": b"Bearer \xff"},
-        {"Authorization": "Bearer geheim"}, {"Authorization": "Bearer geheim", "Origin": "http://127.0.0.1:8080"},
+        {}, {"Authorization": "Bearer geheim"}, {"Authorization": "geheim-und-lang-genug"}, {"Authorization": b"Bearer \xff"},
+        {"Authorization": "Bearer geheim-und-lang-genug"}, {"Authorization": "Bearer geheim-und-lang-genug", "Origin": "http://127.0.0.1:8080"},
     )]  # fmt: skip
     assert statuses == [401, 401, 401, 401, 200, 200]
     assert post(app, INFER, rows([1, 2])).status_code == 200, "asking needs no token"
@@ -404,7 +414,7 @@ def test_samples_need_the_token_where_there_is_one():
 
 def test_without_a_token_samples_come_from_this_machine_and_from_no_web_page():
     assert post(answering(samples=WRITTEN.extend), SAMPLES, sample(), Origin="http://evil.example").status_code == 403
-    assert post(answering(samples=WRITTEN.extend, host="0.0.0.0"), SAMPLES, sample()).status_code == 403  # noqa: S104
+    assert post(answering(samples=WRITTEN.extend, host="0.0.0.0"), SAMPLES, sample()).status_code == 401  # noqa: S104
     assert post(answering(samples=WRITTEN.extend, host="::1"), SAMPLES, sample()).status_code == 200
 
 

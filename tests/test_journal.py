@@ -66,6 +66,19 @@ def test_a_torn_last_line_is_a_decision_that_was_not_taken(started, tmp_path, lo
     assert [e["until"] for e in started(tmp_path).script] == [1, 3]
 
 
+@pytest.mark.parametrize("hole", [b"\0" * 12 + b"kept\n", b'{"kind": "or\0\0\0\0\n{"kind": "order"}\n'])
+def test_before_a_hole_is_the_end(started, tmp_path, hole):
+    """A power cut keeps later writes without earlier ones, where nothing was flushed: none of them had been promised."""
+    started(tmp_path).write("order", partition="a[0]", until=1)
+    path = tmp_path / "0001-00000000.jsonl"
+    path.write_bytes(path.read_bytes() + hole)
+    again = started(tmp_path)
+    assert [e["until"] for e in again.script] == [1]
+    again.took()
+    again.write("order", partition="a[0]", until=2)
+    assert [e["until"] for e in started(tmp_path).script] == [1, 2]
+
+
 def test_a_damaged_line_stops_the_start(started, tmp_path):
     (tmp_path / "0001-00000000.jsonl").write_bytes(b'{"kind": "order"\n{"kind": "order"}\n')
     with pytest.raises(CheckpointError, match=r"0001-00000000.jsonl is damaged"):

@@ -48,3 +48,28 @@ def test_a_checkpoint_with_more_labels_than_allowed_is_refused():
     labels = LabelMap(max_labels=3, known=("a", "b", "c"))
     with pytest.raises(CheckpointError, match=r"3 labels: expected at most label\.max_labels = 2"):
         LabelMap(max_labels=2).restore(labels.state())
+
+
+@given(st.lists(WIRE, max_size=40), st.integers(2, 6))
+def test_further_labels_share_the_last_row_which_is_kept_for_them(stream, most):
+    """Oracle: the first `most` - 1 labels have rows of their own, all later ones that of "other", which may come as well."""
+    labels, own = LabelMap(max_labels=most, other="other"), []
+    for label in [*stream, "other", *stream]:
+        if label != "other" and label not in own and len(own) < most - 1:
+            own.append(label)
+        row = labels.row(label)
+        name = labels.by_row[row]
+        assert (type(name), name) == ((type(label), label) if label in own else (str, "other"))
+    assert len(labels) <= most
+    again = LabelMap(max_labels=most, other="other")
+    again.restore(labels.state())
+    assert [again.row(label) for label in stream] == [labels.row(label) for label in stream]
+
+
+def test_a_full_map_without_the_label_that_is_to_be_shared_refuses_as_before():
+    full = LabelMap(max_labels=2, known=("a", "b"))
+    later = LabelMap(max_labels=2, other="other")
+    later.restore(full.state())
+    with pytest.raises(DecodeError, match=r"all 2 rows"):
+        later.row("c")
+    assert later.by_row == ("a", "b")

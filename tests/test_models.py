@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from streamlearn.errors import ConfigError
@@ -100,6 +102,63 @@ def test_any_module_serves_as_body() -> None:
     params = network.initial(16, torch.float32, "cpu")
     assert {n for n in params if n.startswith("body.")} == {f"body.{i}.{p}" for i in (0, 1) for p in ("weight", "bias")}
     assert network.logits(params, torch.zeros(3, 6)).shape == (3, 16)
+
+
+class Tied(nn.Module):
+    """One weight twice, under two names."""
+
+    def __init__(self, *, tied: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+        if tied:
+            self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_weight_with_two_names_is_one_weight(tied: bool) -> None:
+    network = Classifier(Tied(tied=tied), (3,), seed=0)
+    params = network.initial(2, torch.float32, "cpu")
+    assert len([name for name in params if name.startswith("body.")]) == 1 + (not tied)
+    changed = {name: 2 * p for name, p in params.items()}
+    x, first = torch.ones(1, 3), changed["body.first.weight"]
+    second = first if tied else changed["body.second.weight"]
+    expected = torch.relu(x @ first.T) @ second.T @ changed["head.weight"].T + changed["head.bias"]
+    torch.testing.assert_close(network.logits(changed, x), expected)
+
+
+class Nested(nn.Module):
+    """Buffers, an absent bias, a reparametrised weight, modules in modules and one module twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shared = nn.Linear(3, 3)
+        self.parts = nn.ModuleList([nn.Sequential(shared, nn.Tanh()), nn.Linear(3, 4, bias=False), shared])
+        self.last = nn.utils.parametrizations.weight_norm(nn.Linear(4, 2))
+        self.register_buffer("gain", torch.arange(3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in (self.parts[2], *self.parts[:2]):
+            x = part(x * self.get_buffer("gain") if x.shape[1] == 3 else x)
+        return self.last(x)
+
+
+def test_a_body_is_called_as_torch_calls_it_functionally() -> None:
+    network = Classifier(Nested(), (3,), seed=0)
+    before = {name: p.clone() for name, p in network.body.state_dict().items()}
+    params = {name: 1 + 2 * p for name, p in network.initial(2, torch.float32, "cpu").items()}
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    own = {name.removeprefix("body."): p for name, p in params.items() if name.startswith("body.")}
+    expected = functional_call(deepcopy(network.body), own, (x,))  # it leaves a module that goes by two names changed
+    torch.testing.assert_close(network.features(params, x), expected, rtol=0, atol=0)
+    with pytest.raises(RuntimeError):
+        network.features(params, torch.randn(5, 7))
+    with pytest.raises(KeyError):
+        network.features({name: p for name, p in params.items() if "last" not in name}, x)
+    torch.testing.assert_close(dict(network.body.state_dict()), before, rtol=0, atol=0)
+    assert all(isinstance(p, nn.Parameter) for p in network.body.parameters()), "everything is back in its place"
 
 
 def normalised_body(shape: tuple[int, ...]) -> nn.Module:

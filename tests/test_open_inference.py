@@ -232,6 +232,80 @@ def test_labels_of_both_types_say_which_is_which():
     assert label["parameters"] == {"label_type": "mixed", "label_types": "string,integer"}
 
 
+TOP = [{"name": "top_labels"}, {"name": "top_probabilities"}]
+
+
+@pytest.mark.parametrize(("k", "columns"), [(1, 1), (2, 2), (3, 3), (None, 3), (10**6, 3)])
+def test_the_best_labels_come_best_first_and_the_first_is_the_answer(k, columns):
+    given = body(outputs=[*TOP, {"name": "label"}], parameters={} if k is None else {"top_k": k})
+    labels, probabilities, label = json.loads(answer_to(given)[0])["outputs"]
+    assert labels["shape"] == probabilities["shape"] == [2, columns]
+    assert probabilities["data"] == [p for row in ([0.75, 0.25, 0.0], [1.0, 0.0, 0.0]) for p in row[:columns]]
+    expected = [[LABELS[2], LABELS[0], LABELS[1]], [LABELS[0], LABELS[1], LABELS[2]]]
+    assert labels["data"] == [str(each) for row in expected for each in row[:columns]]
+    assert labels["data"][::columns] == label["data"]
+
+
+def test_of_equal_labels_the_answer_comes_first():
+    """Its logit was larger, by less than a probability of 32 bits can say."""
+    equal = Answer(1, LabelTexts.of(("a", "b", "c")), np.array([2]), np.array([[0.25, 0.375, 0.375]], np.float32))
+    assert json.loads(answer_to(body(outputs=TOP), equal)[0])["outputs"][0]["data"] == ["c", "b", "a"]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.lists(st.integers(0, 5), min_size=4, max_size=4), min_size=1, max_size=4), st.integers(1, 6))
+def test_the_best_labels_are_those_of_a_plain_sort(weights, k):
+    p = np.array(weights, np.float32)
+    found = Answer(1, LabelTexts.of("abcd"), p.argmax(axis=1), p).best(k)
+    for row, best in zip(weights, found.tolist(), strict=True):
+        assert best == sorted(range(4), key=lambda i: (-row[i], i))[:k]
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "3", True, None, [1]])
+def test_a_number_of_best_labels_that_is_none_is_refused(value):
+    with pytest.raises(RequestError, match="top_k"):
+        read(body(parameters={"top_k": value}))
+
+
+PROMISED = Answer(
+    1, LabelTexts.of(("a", "b", 3)), np.array([1, 2]), np.array([[0.25, 0.5, 0.25], [0.0, 0.0, 1.0]], np.float32),
+    {0.9: 0.8, 0.5: 0.5, 0.1: -1.0, 0.99: 2.0},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("coverage", "labels", "sizes"),
+    [
+        (0.9, ["b", "a", "3", "3", "", ""], [3, 1]),
+        (0.5, ["b", "3"], [1, 1]),
+        (0.1, [], [0, 0]),
+        (0.99, ["b", "a", "3", "3", "a", "b"], [3, 3]),
+    ],
+)
+def test_a_set_holds_the_labels_within_the_threshold_of_its_coverage_best_first(coverage, labels, sizes):
+    label, members, counts = json.loads(answer_to(body(parameters={"sets": coverage}), PROMISED)[0])["outputs"]
+    assert (label["name"], members["name"], counts["name"]) == ("label", "set_labels", "set_sizes")
+    assert (members["data"], members["shape"]) == (labels, [2, max(sizes)])
+    assert (counts["data"], counts["datatype"]) == (sizes, "INT32")
+
+
+def test_sets_come_by_name_too_and_as_bytes():
+    given = body(outputs=[{"name": "set_sizes", "parameters": {"binary_data": True}}], parameters={"sets": 0.9})
+    raw, length = answer_to(given, PROMISED)
+    assert struct.unpack("<2i", raw[length : length + 8]) == (3, 1)
+    assert [each["name"] for each in json.loads(raw[:length])["outputs"]] == ["set_sizes", "set_labels"]
+    sizes = json.loads(answer_to(body(outputs=[{"name": "set_sizes"}]), PROMISED)[0])["outputs"][0]
+    assert sizes["data"] == [0, 0], "of the least coverage that is promised, where none was named"
+
+
+@pytest.mark.parametrize("value", ["0.9", True, [0.9], 0.8])
+def test_a_coverage_that_is_not_promised_is_refused(value):
+    with pytest.raises(RequestError, match=r"parameter 'sets' is (not valid|0.8: expected one of 0.9, 0.5, 0.1, 0.99)"):
+        answer_to(body(parameters={"sets": value}), PROMISED)
+    with pytest.raises(RequestError, match=r"promises no sets: expected `conformal.coverages`"):
+        answer_to(body(outputs=[{"name": "set_sizes"}]))
+
+
 def test_tensors_follow_the_json_in_the_order_of_the_outputs():
     outputs = [{"name": "label"}, {"name": "probabilities"}]
     raw, json_bytes = answer_to(body(outputs=outputs, parameters={"binary_data_output": True}))
@@ -250,6 +324,10 @@ def test_metadata_says_what_goes_in_and_what_comes_out():
         ("label", "BYTES", [-1]),
         ("probabilities", "FP32", [-1, -1]),
         ("labels", "BYTES", [-1]),
+        ("top_labels", "BYTES", [-1, -1]),
+        ("top_probabilities", "FP32", [-1, -1]),
+        ("set_labels", "BYTES", [-1, -1]),
+        ("set_sizes", "INT32", [-1]),
     ]
 
 

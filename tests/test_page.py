@@ -7,10 +7,13 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 
+from streamlearn.records import Answering, Snapshot
+from streamlearn.schema import Column, Schema
 from streamlearn.serving.hosts import InProcess
 from streamlearn.serving.http import Application, Settings
 from streamlearn.serving.page import FILES, files
@@ -54,13 +57,32 @@ def status(points):
         "outcomes": {"learned": 200 * points, "rejected": 1}, "pending": 4, "lag": {"demo[0]": 30, "demo[1]": 7},
         "accuracy": {"accuracy": accuracy[-1], "windowed_accuracy": 0.75, "kappa": 0.5, "log_loss": None},
         "recall": [["cat", 0.5], [HOSTILE, 0.25], ["other", None]],
-        "measures": {"gradient_alignment": -0.25, "step_size_zero_ratio": 0.125, "step_size_mean": 0.00002},
+        "measures": {
+            "gradient_alignment": -0.25, "step_size_zero_ratio": 0.125, "step_size_mean": 0.00002,
+            "member_weight/partitions": 0.5, "member_weight/label-law": 1.25, "member_weight/plastic-mlp": -0.125,
+        },
         "memory": [["cat", 60], [HOSTILE, 30], [TURNED, 15], ["other", 5]],
         "history": {
             "time_ms": times, "learned": [200 * i for i in range(points)], "accuracy": accuracy, "windowed": accuracy,
             "throughput": [200.0] * points, "lag": [float(i) for i in range(points)],
+            "step_size_mean": [0.1] * points, "step_size_zero_ratio": [i / points for i in range(points)],
+            "gradient_alignment": [None, *(-0.5 for _ in range(points - 1))],
         },
-        "drift": [{"time_ms": times[40], "learned": 8000, "detector": "adwin"}, {"time_ms": 5, "learned": 1, "detector": "x"}],
+        "eras": {"auto": [0.9, 0.5], "ever": [0.9, 0.5], "matrix": [[0.98], [0.25, None], [0.9, 0.5]], "era_records": 2000},
+        "probe": {"retention/auto": 0.7, "forgetting/auto": 0.08, "backward_transfer/auto": -0.08, "rows": 240.0},
+        "classes": [[HOSTILE, 0.2], ["cat", 0.8]],
+        "drift": [
+            {"time_ms": 5, "learned": 1, "detector": "x"},  # of an older program, before the curve
+            {"time_ms": times[40], "learned": 8000, "detector": "adwin", "on": "error", "moved": [
+                {"name": HOSTILE, "before": 0.125, "now": 0.625, "size": 0.5},
+                {"name": "cat", "before": None, "now": 1.0, "size": 1.0},
+            ]},
+            {"time_ms": times[50], "learned": 12000, "detector": "kswin", "on": "inputs", "moved": [
+                {"name": "amount", "before": 20.5, "now": -3.0625, "size": -9.42},
+            ]},
+        ],
+        "alerts": {"error": 0.0, "inputs": 1.0}, "faster": 2.0, "kept": ["0001-00000042"],
+        "sets": [[0.9, 0.8875, 2.5], [0.95, None, None]],
         "checkpoint": {"name": "000042", "number": 2000, "time_ms": times[-9], "size_bytes": 1_500_000, "duration_s": 0.0125},
         "snapshot": {"number": 20 * points, "time_ms": times[-1]},
         "rejected": [{"place": "demo[0]@7", "stage": "decode", "reason": f"label is {HOSTILE}", "time_ms": times[-5]}],
@@ -75,18 +97,28 @@ class Told(NamedTuple):
     settings: Settings = Settings(port=0)
 
     def application(self, current):
-        return Application(current, model_name="digits", settings=self.settings, status=self.status)
+        forms = {"told": told}
+        return Application(current, model_name="digits", settings=self.settings, status=self.status, forms=forms.__getitem__)
 
 
-def look(told_status, tmp_path, *arguments):
+def told(_arrays, _settings, x):
+    """The first four values of a sample are its logits; a missing one counts 0."""
+    return np.nan_to_num(x.reshape(len(x), -1)[:, :4])
+
+
+def look(told_status, tmp_path, *arguments, snapshot=None, question=None):
     """Open the page in a browser of its own, let five seconds of its time pass, and return what it was asked to print."""
-    host = InProcess(Told(told_status), Reference())
+    reference = Reference()
+    if snapshot:
+        reference.publish(snapshot)
+    host = InProcess(Told(told_status), reference)
     host.start()
     sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
     home = f"--user-data-dir={tmp_path / 'browser'}"
     command = [CHROMIUM, *FLAGS, *sandbox, home, "--window-size=1200,1700", "--virtual-time-budget=5000", *arguments]
     try:
-        url = f"http://127.0.0.1:{host.port}/"
+        link = "" if question is None else "#ask=" + quote(question if isinstance(question, str) else json.dumps(question))
+        url = f"http://127.0.0.1:{host.port}/{link}"
         return subprocess.run([*command, url], capture_output=True, text=True, check=True, timeout=120).stdout
     finally:
         host.stop(20.0)
@@ -163,9 +195,29 @@ class TestInABrowser:
 
     def test_drift_is_marked_where_it_was_noticed(self, seen):
         _, dom = seen
-        (mark,) = dom.classed("mark", "accuracy-chart")
-        assert mark["text"] == "drift noticed by adwin after 8,000 samples"
-        assert dom.text("drift-count") == "2 ×"
+        ((mark,), (other,)) = (dom.classed(kind, "accuracy-chart") for kind in ("mark", "mark inputs"))
+        said = f"drift of the error noticed by adwin after 8,000 samples: {HOSTILE} +50 points, cat +100 points"
+        assert mark["text"] == said
+        assert other["text"] == "drift of the inputs noticed by kswin after 12,000 samples: amount −9.4 σ"
+        assert float(other["x1"]) > float(mark["x1"])
+        assert (dom.text("drift-count"), dom.text("input-drift-count")) == ("2 ×", "1 ×")
+
+    def test_what_moved_is_told_by_name_with_before_and_after(self, seen):
+        _, dom = seen
+        cells = [each["text"] for each in dom.elements if "drifts" in each["within"] and each["tag"] == "td"]
+        newest, error, old = cells[:5], cells[5:10], cells[10:15]
+        assert newest[1:] == ["12,000", "inputs", "kswin", "amount −9.4 σ (20.5 → -3.06)"]
+        assert error[1:4] == ["8,000", "error", "adwin"]
+        assert error[4] == f"{HOSTILE} +50 points (12.5 % wrong → 62.5 %), cat +100 points (new, 100.0 % wrong)"
+        assert old[1:] == ["1", "error", "x", "–"]
+        assert dom.text("alert") == "drift of the inputs"
+        assert dom.text("drift-note") == "step sizes are 2 times what they were · kept for it: checkpoint 0001-00000042"
+
+    def test_live_coverage_stands_beside_what_was_promised(self, seen):
+        _, dom = seen
+        assert "promised 90.0 %held 88.8 % · 2.50 labels" in dom.text("sets")
+        assert "promised 95.0 %held – · – labels" in dom.text("sets")
+        assert "hidden" not in next(each for each in dom.elements if each.get("id") == "sets-card")
 
     def test_every_part_of_the_status_is_shown(self, seen):
         _, dom = seen
@@ -177,6 +229,78 @@ class TestInABrowser:
         assert dom.text("fresh") == "live" or "figures of" in dom.text("fresh")
         widths = [re.search(r"width: ([\d.]+)%", each["style"])[1] for each in dom.classed("bar", "memory")]
         assert [float(width) for width in widths] == pytest.approx([100, 50, 25, 100 / 12], abs=0.01)
+
+    def test_members_of_a_pool_are_shown_by_what_they_count(self, seen):
+        _, dom = seen
+        assert re.findall(r"(label-law|partitions|plastic-mlp)(-?[\d.]+)", dom.text("members")) == [
+            ("label-law", "1.25"),
+            ("partitions", "0.50"),
+            ("plastic-mlp", "-0.13"),
+        ]
+        widths = [re.search(r"width: ([\d.]+)%", each["style"])[1] for each in dom.classed("bar", "members")]
+        assert [float(width) for width in widths] == pytest.approx([100, 40, 0], abs=0.01)
+        card = next(each for each in dom.elements if each.get("id") == "members-card")
+        assert "hidden" not in card
+        assert "member" not in dom.text("measures")
+
+    def test_the_accuracy_matrix_is_a_table_of_what_each_test_found(self, seen):
+        _, dom = seen
+        cells = [
+            (each["tag"], each["text"]) for each in dom.elements if "known" in each["within"] and each["tag"] in ("th", "td")
+        ]
+        assert [text for tag, text in cells if tag == "td"] == ["98", "25", "–", "90", "50"]
+        assert [text for tag, text in cells if tag == "th"] == ["after \\ era to", "2K", "4K", "2K", "4K", "now"]
+        told = (
+            "retention 70.0 % · forgetting 8.0 % · backward transfer -8.0 % · tested on 240 records that are never trained on"
+        )
+        assert dom.text("known-note") == told
+        colours = [
+            float(re.search(r"--colour: ([\d.]+)", each["style"])[1])
+            for each in dom.elements
+            if "--colour" in each.get("style", "")
+        ]
+        assert colours == pytest.approx([100 * 0.98**4, 100 * 0.25**4, 0, 100 * 0.9**4, 100 * 0.5**4], abs=0.06)
+        assert HOSTILE + "20.0 %" in dom.text("classes")
+
+    def test_step_sizes_and_alignment_are_drawn_below_zero_too(self, seen):
+        _, dom = seen
+        assert len(set(heights(dom.classed("curve first", "steps-chart")[0]))) == 1
+        (alignment,), (zero,) = dom.classed("curve first", "signs-chart"), dom.classed("curve second", "signs-chart")
+        assert min(heights(alignment)) > max(heights(zero)), "a negative cosine lies below every share"
+
+    def test_a_sample_in_a_link_is_asked_and_answered_with_probabilities_and_version(self, tmp_path):
+        labels = ("cat", HOSTILE, "dog", 7)
+        snapshot = Snapshot(4711, Answering("told", {}, {}), labels, (2, 2), 0, sets={0.9: 0.95, 0.95: 1.0})
+        dom = Dom(look(Learner(), tmp_path, "--dump-dom", snapshot=snapshot, question=[[0, 3], [1, 0]]))
+        assert dom.text("answer-set") == f"The true label is in this set 90.0 % of the time: {HOSTILE}, dog."
+        assert re.fullmatch(rf"The answer is {re.escape(HOSTILE)}, by version 4711, in [\d.]+ ms\.", dom.text("answer-note"))
+        share = 100 * np.exp([3, 1, 0, 0]) / np.exp([3, 1, 0, 0]).sum()
+        rows = [f"{label}{part:.1f} %" for label, part in zip((HOSTILE, "dog", "cat", "7"), share, strict=True)]
+        assert dom.text("answer") == "The most probable labels" + "".join(rows)
+        assert not [each for each in dom.elements if each["tag"] == "img"]
+
+    def test_a_sample_of_named_columns_is_asked_by_name(self, tmp_path):
+        schema = Schema((Column("amount"), Column("carrier", "categorical", True, 8)))
+        snapshot = Snapshot(8, Answering("told", {}, {}), ("no", "yes"), (2,), 0, {}, schema)
+        unpromised = json.dumps(status(60) | {"sets": []}).encode()
+        dom = Dom(look(lambda: unpromised, tmp_path, "--dump-dom", snapshot=snapshot, question={"amount": 5, "carrier": None}))
+        assert dom.text("answer-set") == ""
+        assert "by version 8" in dom.text("answer-note")
+        assert "object of its columns" in dom.text("ask-note")
+
+    @pytest.mark.parametrize(
+        ("question", "said"),
+        [
+            ([[0, 3], [1]], "found 3 values, expected 4 numbers (2 × 2)"),
+            ("[0, ", "this is not JSON"),
+            ({"inputs": []}, "found 1 values, expected 4 numbers"),
+        ],
+    )
+    def test_what_is_no_sample_is_said_so(self, tmp_path, question, said):
+        snapshot = Snapshot(4711, Answering("told", {}, {}), ("a", "b", "c", "d"), (2, 2), 0)
+        dom = Dom(look(Learner(), tmp_path, "--dump-dom", snapshot=snapshot, question=question))
+        assert said in dom.text("answer-note")
+        assert "hidden" in next(each for each in dom.elements if each.get("id") == "answer")
 
     def test_what_came_from_the_stream_stays_text(self, seen):
         _, dom = seen
@@ -190,6 +314,7 @@ class TestInABrowser:
         dom = Dom(look(lambda: None, tmp_path, "--dump-dom"))
         assert dom.text("fresh") == "there is no status here: the learner has not written one"
         assert "nothing measured yet" in dom.text("accuracy-chart")
+        assert "hidden" in next(each for each in dom.elements if each.get("id") == "members-card")
 
     def test_a_stream_without_its_first_label_is_drawn_as_nothing(self, tmp_path):
         nothing = {"accuracy": {}, "measures": {}, "history": {name: [] for name in status(60)["history"]}}
@@ -210,19 +335,24 @@ class TestInABrowser:
         assert np.ptp(np.nonzero(chart.any(axis=1))[0]) > 100, "and climbs"
 
 
+def scripts():
+    return "\n".join(content.decode() for path, (content, _) in files().items() if path.endswith(".js"))
+
+
 def test_the_page_names_no_other_host():
     for content, _ in files().values():
         assert set(re.findall(rb"https?://[^\"'\s]+", content)) <= {b"http://www.w3.org/2000/svg"}
 
 
 def test_the_page_writes_text_and_never_markup():
-    script = files()["/page.js"][0].decode()
+    script = scripts()
     assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script) == []
 
 
 def test_every_id_that_the_script_names_is_on_the_page():
-    page, script = files()["/"][0].decode(), files()["/page.js"][0].decode()
-    named = set(re.findall(r'(?:byId|put|badge|bars|facts|new Chart)\("([\w-]+)"', script))
+    page, script = files()["/"][0].decode(), scripts()
+    named = set(re.findall(r'(?:byId|put|badge|bars|facts|matrix|new Chart)\("([\w-]+)"', script))
     assert len(named) > 20
     assert named <= set(re.findall(r'id="([\w-]+)"', page))
     assert set(FILES) >= set(re.findall(r'(?:src|href)="(/page[^"]*)"', page))
+    assert set(FILES) >= {f"/{name}" for name in re.findall(r'from "\./([^"]+)"', script)}

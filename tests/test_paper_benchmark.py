@@ -111,7 +111,26 @@ def test_the_table_has_means_and_spread() -> None:
     text = table({"many/er/0": cell(70.0), "many/er/1": cell(72.0), "rotations/er/0": cell(50.0)}, {})
     assert "| `er` | 2 | 71.00 ± 1.41 | 71.00 ± 1.41 | 90.00 ± 0.00 | -19.00 ± 1.41 |" in text
     assert "| `er` | 1 | 50.00 | 50.00 | 90.00 | -40.00 |" in text
-    assert "44.52 / −23.98" in text
+    assert "44.52 / -23.98" in text
+    assert "| `mer` | 0 | not run |  |  |  |  |  |  | 77.42±0.78 / -5.60 |  |" in text
+    assert "## Permutations" not in text
+
+
+def test_agreement_by_hand() -> None:
+    """Others have 68.35 ± 1.13 of 3 seeds for ER on Permutations, nothing published, and one seed on Many."""
+
+    def cell(retained: float) -> dict[str, object]:
+        figures = {"retained": retained, "just_after": 90.0, "interference": retained - 90.0}
+        return {"auto": figures, "ever": figures, "zero_rates": None, "cpu_s": 2.0}
+
+    text = table({"permutations/er/0": cell(69.0), "permutations/er/1": cell(70.0), "rotations/er/0": cell(70.0)}, {})
+    error = (0.5 / 2 + 1.13**2 / 3) ** 0.5
+    assert f"| `er` | permutations | +1.15 ({error:.2f}), outside |  |" in text
+    assert "| `er` | rotations |" not in text  # one seed says nothing of agreement
+    text = table({f"many/er/{seed}": cell(44.0) for seed in range(2)}, {})
+    assert "| `er` | many | -0.52 (one seed) |  |" in text
+    text = table({f"many/la-maml/{seed}": cell(48.0) for seed in range(2)}, {})
+    assert "| `la-maml` | many | -0.37 (0.50), within | -0.46 (0.20), outside |" in text
 
 
 def test_every_row_names_a_learner_its_settings_and_a_remark() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import MemorySink, MemorySource
-from tests.loops import drain, started
+from tests.loops import drain, outcomes, started
 
 
 def stream(n, seed=3, bad=()):
@@ -30,10 +30,25 @@ def test_learning_is_the_whole_chunks_in_stream_order_and_every_record_has_one_o
         drain(loop)
         w, learned = by_hand(values)
         assert loop.learner.w[0] == w
-        assert loop.outcomes() == {"learned": learned, "rejected": 3, "skipped": 0}
+        assert loop.outcomes() == outcomes(learned=learned, rejected=3, skipped=0)
         assert sum(loop.outcomes().values()) + len(loop.chunks) == 50
         assert loop.tally.number == learned // 3
         assert loop.admission.positions == {"a[0]": 50}
+
+
+def test_killed_after_a_checkpoint_from_before_the_first_record_it_goes_on(tmp_path):
+    """As when the upstream was away for the first while: where reading began is then decided behind that checkpoint."""
+    values = stream(40)
+    with started(tmp_path, MemorySource({"a[0]": values}, poll_size=lambda: 7), every_records=1000) as loop:
+        loop.begin_checkpoint()
+        loop.writer.wait()
+        while loop.read < 20:
+            loop.turn(1.0)
+        assert loop.writer.store.names() == ["0001-00000001"], "no checkpoint but the first"
+    with started(tmp_path, MemorySource({"a[0]": values})) as loop:
+        assert loop.admission.positions == {"a[0]": 0}
+        drain(loop)
+        assert loop.learner.w[0] == by_hand(values)[0]
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
@@ -82,7 +97,7 @@ def test_an_update_that_is_not_finite_is_counted_and_its_neighbours_are_learned(
     with started(tmp_path, MemorySource({"a[0]": values})) as loop:
         drain(loop)
         assert loop.learner.seen == [1, 2, 3, 7, 8, 9]
-        assert loop.outcomes() == {"learned": 6, "rejected": 3, "skipped": 0}
+        assert loop.outcomes() == outcomes(learned=6, rejected=3, skipped=0)
         assert loop.tally.number == 2
 
 

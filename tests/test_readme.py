@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from streamlearn.assemble import service
 from streamlearn.config import configure, load_meta
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -123,4 +124,5 @@ def test_configurations_in_the_readme_are_valid(block, tmp_path):
         (tmp_path / "meta.yaml").write_text(block)
         assert load_meta(tmp_path / "meta.yaml").meta.algorithm
     else:
-        assert configure(yaml.safe_load(block)).name
+        least = {"source": {"type": "stdin"}, "input": {"shape": [8]}}  # for a block that shows one section alone
+        assert service(configure(least | yaml.safe_load(block))).settings.port

@@ -44,12 +44,14 @@ def snapshots(draw):
         shape=draw(st.lists(st.integers(1, 2**40), max_size=3).map(tuple)),
         published_ms=draw(st.integers(0, 2**53)),
         positions=draw(st.dictionaries(NAMES, st.integers(0, 2**62), max_size=3)),
+        sets=draw(st.dictionaries(st.floats(0.01, 0.99), st.floats(-1.0, 2.0), max_size=3)),
     )
 
 
 def assert_same(found, expected):
     assert (found.number, found.labels, found.shape) == (expected.number, expected.labels, expected.shape)
     assert [type(label) for label in found.labels] == [type(label) for label in expected.labels]
+    assert found.sets == expected.sets
     assert (found.published_ms, found.positions) == (expected.published_ms, expected.positions)
     assert (found.answering.form, found.answering.settings) == (expected.answering.form, expected.answering.settings)
     assert found.answering.arrays.keys() == expected.answering.arrays.keys()
@@ -126,7 +128,7 @@ def test_random_bytes_are_refused(tmp_path_factory, noise, claimed):
 HEADERS = [
     b"{}",
     b"[" * 5000,
-    b'{"__metadata__":{"schema":"1"}}',
+    b'{"__metadata__":{"schema":"2"}}',
     b'{"w":{"dtype":"F32","shape":[9223372036854775807,4],"data_offsets":[0,4]}}',
     b'{"w":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}',
     b'{"w":{"dtype":"F32","shape":[0,99999999999999999999],"data_offsets":[0,0]}}',
@@ -144,8 +146,8 @@ def test_lying_headers_are_refused(tmp_path, header):
 
 def test_another_schema_names_itself(tmp_path):
     path = write(snapshot_of(), tmp_path)
-    path.write_bytes(path.read_bytes().replace(b'"schema":"1"', b'"schema":"2"'))
-    with pytest.raises(SnapshotError, match="written by schema '2', this program reads '1'"):
+    path.write_bytes(path.read_bytes().replace(b'"schema":"3"', b'"schema":"4"'))
+    with pytest.raises(SnapshotError, match="written by schema '4', this program reads '3'"):
         read(path)
 
 

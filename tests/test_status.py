@@ -9,12 +9,12 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamlearn.drift import Mark
+from streamlearn.drift import Drift, Mark, Moved
 from streamlearn.prefetch import Upstream
 from streamlearn.prequential import Turn
 from streamlearn.status import COLUMNS, History, Status, known, lags, replace_file
 from tests.fakes import MemorySource
-from tests.loops import drain, started
+from tests.loops import drain, outcomes, started
 from tests.test_prequential import stream
 
 
@@ -64,21 +64,43 @@ def shown(folder):
     return json.loads((folder / "status.json").read_bytes())
 
 
+MOVED = (("1", None, 0.75, 0.75), ("0", 0.5, 2.5, 4.0))
+
+
+def test_a_drift_that_is_not_to_be_marked_is_not(tmp_path):
+    drift = Drift.Settings(then={"on_error": ("alert",)})
+    with started(tmp_path, MemorySource({"a[0]": stream(9)}), drift=drift) as loop:
+        drain(loop)
+        status = Status(tmp_path / "status.json", loop, {}, clock_ms=lambda: 0)
+        status.saw(Turn(marks=(Mark(5, "adwin"), Mark(6, "adwin", "inputs"))))
+        status.write(Upstream(), phase="running")
+    assert [mark["learned"] for mark in shown(tmp_path)["drift"]] == [6]
+
+
 def test_it_shows_what_the_loop_holds(tmp_path):
     clock = [5_000]
     with watched(tmp_path, 50, clock, bad=(4,)) as status:
         status.saw(Turn(read=50, answered=48, measures={"update_norm": 0.5, "gradient_alignment": math.nan}))
-        status.saw(Turn(marks=(Mark(17, "adwin"),)))
+        status.saw(Turn(measures={"update_norm": math.nan, "gradient_alignment": math.nan}))
+        status.saw(Turn(marks=(Mark(17, "adwin", "error", (Moved(1, None, 0.75, 0.75),)),)))
+        status.saw(Turn(marks=(Mark(20, "kswin", "inputs", (Moved(0, 0.5, 2.5, 4.0),)),)))
         clock[0] += 2_000
         status.write(Upstream(ok=True, message="", ends={"a[0]": 80, "b[0]": 3}, errors=2), phase="running")
     seen = shown(tmp_path)
-    assert seen["outcomes"] == {"learned": 48, "rejected": 1, "skipped": 0}
+    assert seen["outcomes"] == outcomes(learned=48, rejected=1, skipped=0)
     assert (seen["pending"], seen["number"], seen["labels"]) == (1, 16, 2)
     assert seen["records_per_second"] == 25.0
     assert seen["lag"] == {"a[0]": 30, "b[0]": 3}
     assert seen["measures"] == {"update_norm": 0.5, "gradient_alignment": None}
     assert seen["memory"] == [["0", 2]]
-    assert seen["drift"] == [{"learned": 17, "detector": "adwin", "time_ms": 5000}]
+    in_class, in_feature = (dict(zip(("name", "before", "now", "size"), each, strict=True)) for each in MOVED)
+    assert seen["drift"] == [
+        {"learned": 17, "detector": "adwin", "on": "error", "time_ms": 5000, "moved": [in_class]},
+        {"learned": 20, "detector": "kswin", "on": "inputs", "time_ms": 5000, "moved": [in_feature]},
+    ]
+    assert seen["drift_counts"] == {"error": {"adwin": 0, "page_hinkley": 0}, "inputs": {"adwin": 0}}
+    assert (seen["alerts"], seen["faster"], seen["kept"]) == ({"error": 0.0, "inputs": 0.0}, 1.0, [])
+    assert [name for name, *_ in seen["sets"]] == [0.9, 0.95]
     assert seen["source"] == {"ok": True, "message": "", "errors": 2}
     assert [letter["place"] for letter in seen["rejected"]] == ["a[0]@4"]
     assert (seen["phase"], seen["started_ms"], seen["updated_ms"]) == ("running", 5000, 7000)

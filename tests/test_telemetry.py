@@ -17,18 +17,62 @@ from prometheus_client.parser import text_string_to_metric_families
 from streamlearn import follower_files
 from streamlearn.errors import ConfigError
 from streamlearn.follower_files import FollowerFiles
+from streamlearn.reading import Reading
 from streamlearn.scrape import Info, Telemetry
 from streamlearn.serving import counts
-from streamlearn.telemetry import CODES, OUTCOMES, REASONS, ROWS, Reading, reference
+from streamlearn.telemetry import CODES, OUTCOMES, REASONS, ROWS, reference
 
 ROOT = Path(__file__).parents[1]
 
 FULL = Reading(
-    outcomes={"learned": 1, "rejected": 2, "skipped": 3},
+    outcomes={
+        "learned": 1,
+        "probe": 65,
+        "rejected": 2,
+        "skipped": 3,
+        "expired": 50,
+        "joined": 51,
+        "unmatched": 52,
+        "duplicate": 53,
+    },
     rejected={"decode": 4, "admit": 5, "learn": 6, "not_finite": 7},
     read_records=8,
     turns=9,
-    pending={"chunk": 10},
+    pending={"chunk": 10, "label": 54, "sample": 55},
+    late={
+        "bytes": 56,
+        "served_accuracy": 0.57,
+        "estimate_low": 0.58,
+        "estimate": 0.59,
+        "estimate_high": 0.6,
+        "bias": -0.61,
+        "unanswered": 62,
+        "expired_by_time": 63,
+        "expired_by_bound": 64,
+    },
+    probe={
+        "rows": 66,
+        "scores": 67,
+        "era_records": 68,
+        "worst_class": 0.69,
+        "worst_drop": 0.07,
+        "retention/auto": 0.71,
+        "retention/ever": 0.72,
+        "forgetting/auto": 0.73,
+        "forgetting/ever": 0.74,
+        "backward_transfer/auto": -0.75,
+        "backward_transfer/ever": -0.76,
+    },
+    contexts={
+        "contexts": 83,
+        "visits": 84,
+        "given_up": 85,
+        "regained": 86,
+        "reached": 87,
+        "forward_transfer": 0.88,
+    },
+    eras={"auto": [0.77, 0.78], "ever": [0.79, 0.8]},
+    classes={0: 0.81, 1: 0.82},
     dead_letters=11,
     dead_letters_lost=12,
     metrics={
@@ -45,6 +89,7 @@ FULL = Reading(
     },
     measures={
         "gradient_alignment": 0.23,
+        "gradient_alignment_age_chunks": 0.235,
         "step_size_mean": 0.24,
         "step_size_zero_ratio": 0.25,
         "update_norm": 0.26,
@@ -54,8 +99,16 @@ FULL = Reading(
     max_labels=28,
     memory={0: 29, 1: 30},
     memory_capacity=31,
+    conformal={0.9: (0.91, 2.5), 0.95: (0.96, 3.5)},
     drift={"adwin": 32, "page_hinkley": 33},
     drift_times_s={"adwin": 34.5, "page_hinkley": 34.25},
+    input_drift={"adwin": 89, "kswin": 90},
+    input_drift_times_s={"adwin": 91.5, "kswin": 92.5},
+    drift_alerts={"error": 0.0, "inputs": 0.0},
+    classes_moved={1: 0.93, 0: 0.5},
+    features_moved={"amount": -9.4, "x" * 70: 2.0},
+    step_size_factor=9.5,
+    kept_checkpoints=96,
     checkpoint_number=35,
     checkpoint_bytes=36,
     checkpoint_time_s=37.5,
@@ -85,9 +138,12 @@ SCALARS = {
     "majority_accuracy_ratio": 0.18,
     "balanced_accuracy_ratio": 0.19,
     "gradient_alignment": 0.23,
+    "gradient_alignment_age_chunks": 0.235,
     "step_size_mean": 0.24,
     "step_size_zero_ratio": 0.25,
     "update_norm": 0.26,
+    "step_size_factor": 9.5,
+    "kept_checkpoints": 96,
     "labels": 2,
     "labels_limit": 28,
     "memory_capacity_rows": 31,
@@ -105,22 +161,66 @@ SCALARS = {
     "followers": 47,
     "follower_restarts_total": 48,
     "accuracy_floor_ratio": 0.5,
+    "pending_bytes": 56,
+    "probe_rows": 66,
+    "contexts": 83,
+    "context_visits_total": 84,
+    "context_visits_given_up_total": 85,
+    "regained_records": 86,
+    "reached_records": 87,
+    "forward_transfer_ratio": 0.88,
+    "probe_scores_total": 67,
+    "probe_era_records": 68,
+    "worst_class_accuracy_ratio": 0.69,
+    "worst_class_drop_ratio": 0.07,
+    "served_accuracy_ratio": 0.57,
+    "unlabelled_accuracy_bias_ratio": -0.61,
+    "unanswered_labels_total": 62,
 }
 LABELLED = {
-    "records_total": ("outcome", {"learned": 1, "rejected": 2, "skipped": 3}),
+    "records_total": ("outcome", dict(FULL.outcomes)),
+    "mean_retention_ratio": ("about", {"auto": 0.71, "ever": 0.72}),
+    "forgetting_ratio": ("about", {"auto": 0.73, "ever": 0.74}),
+    "backward_transfer_ratio": ("about", {"auto": -0.75, "ever": -0.76}),
+    "retention_ratio": ("era", {"0": 0.77, "1": 0.78}),
+    "retention_ever_ratio": ("era", {"0": 0.79, "1": 0.8}),
+    "probe_class_accuracy_ratio": ("label", {"cat": 0.81, "7": 0.82}),
+    "unlabelled_accuracy_ratio": ("bound", {"low": 0.58, "estimate": 0.59, "high": 0.6}),
+    "label_expiries_total": ("reason", {"time": 63, "bound": 64}),
     "rejected_records_total": ("reason", {"decode": 4, "admit": 5, "learn": 6, "not_finite": 7}),
-    "pending_records": ("stage", {"chunk": 10}),
+    "pending_records": ("stage", {"chunk": 10, "label": 54, "sample": 55}),
     "class_recall_ratio": ("label", {"cat": 0.2, "7": 0.21, "other": 0.22}),
     "member_weight_ratio": ("member", {"slow": 0.27}),
     "memory_rows": ("label", {"cat": 29, "7": 30, "other": 0}),
+    "conformal_coverage_ratio": ("coverage", {"0.9": 0.91, "0.95": 0.96}),
+    "conformal_set_labels": ("coverage", {"0.9": 2.5, "0.95": 3.5}),
     "drift_detections_total": ("detector", {"adwin": 32, "page_hinkley": 33}),
     "drift_timestamp_seconds": ("detector", {"adwin": 34.5, "page_hinkley": 34.25}),
+    "input_drift_detections_total": ("detector", {"adwin": 89, "kswin": 90}),
+    "input_drift_timestamp_seconds": ("detector", {"adwin": 91.5, "kswin": 92.5}),
+    "drift_alert": ("signal", {"error": 0.0, "inputs": 0.0}),
+    "drift_class_error_rise_ratio": ("label", {"7": 0.93, "cat": 0.5}),
+    "drift_feature_shift": ("feature", {"amount": -9.4, "x" * 64 + "…1": 2.0}),
     "lag_records": ("partition", {"orders[0]": 41, "orders[1]": 42}),
     "device_memory_bytes": ("device", {"cuda:0": 49}),
 }
-SERVERS = {"requests_total", "request_seconds", "answered_rows_total", "posted_samples_total", "served_snapshot_number"}
-SERVERS |= {"learner_silence_seconds", "failed_loads_total"}
-OBSERVED = {"learn_seconds", "checkpoint_seconds", "checkpoint_pause_seconds", "publish_seconds"}
+SERVERS = {
+    "requests_total",
+    "request_seconds",
+    "answered_rows_total",
+    "posted_samples_total",
+    "posted_labels_total",
+    "served_snapshot_number",
+}
+SERVERS |= {"learner_silence_seconds", "failed_loads_total", "questions_waiting_records"}
+OBSERVED = {
+    "learn_seconds",
+    "checkpoint_seconds",
+    "checkpoint_pause_seconds",
+    "publish_seconds",
+    "label_delay_seconds",
+    "probe_seconds",
+}
 INFOS = {"build_info", "config_info"}
 
 
@@ -161,7 +261,20 @@ def test_every_metric_of_the_list_is_checked_by_this_file():
 def test_every_series_known_beforehand_is_there_at_the_first_scrape():
     text = telemetry().text()
     found = {name for name, _ in samples(text)}
-    later = {"member_weight_ratio", "drift_detections_total", "drift_timestamp_seconds", "lag_records", "device_memory_bytes"}
+    later = {
+        "conformal_coverage_ratio",
+        "conformal_set_labels",
+        "member_weight_ratio",
+        "drift_detections_total",
+        "drift_timestamp_seconds",
+        "input_drift_detections_total",
+        "input_drift_timestamp_seconds",
+        "drift_class_error_rise_ratio",
+        "drift_feature_shift",
+        "lag_records",
+        "device_memory_bytes",
+    }
+    later |= {"probe_class_accuracy_ratio"}  # of the worst classes, whichever they turn out to be
     for row in ROWS:
         names = {f"{row.name}_bucket", f"{row.name}_sum", f"{row.name}_count"} if row.kind == "histogram" else {row.name}
         assert names <= found or row.name in later, row.name
@@ -240,7 +353,15 @@ def test_labels_that_look_alike_stay_apart_and_long_ones_are_cut():
     assert max(map(len, shown)) < 70
 
 
-@pytest.mark.parametrize("name", sorted(OBSERVED))
+def test_delays_of_labels_reach_from_a_second_to_a_week():
+    page = telemetry()
+    for delay_s in (0.5, 3000.0, 1e6):
+        page.label_delay_seconds.observe(delay_s)
+    found = {labels[0][1]: v for (name, labels), v in samples(page.text()).items() if name == "label_delay_seconds_bucket"}
+    assert (found["1.0"], found["1800.0"], found["3600.0"], found["604800.0"], found["+Inf"]) == (1, 1, 2, 2, 3)
+
+
+@pytest.mark.parametrize("name", sorted(OBSERVED - {"label_delay_seconds"}))
 def test_a_duration_falls_into_its_bucket(name):
     page = telemetry()
     histogram = getattr(page, name)
@@ -305,6 +426,7 @@ def test_a_follower_that_serves_nothing_yet_has_no_number(tmp_path):
     found = samples(telemetry(tmp_path).text())
     assert math.isnan(found["served_snapshot_number", ()])
     assert math.isnan(found["learner_silence_seconds", ()])
+    assert math.isnan(found["questions_waiting_records", ()])
 
 
 def test_followers_and_the_page_agree_on_the_buckets_before_the_first_file(tmp_path):

@@ -18,7 +18,8 @@ from streamlearn.inputs import InputSettings
 from streamlearn.learners.look_ahead import LaMAML
 from streamlearn.learners.nearest_mean import NearestMean
 from streamlearn.learners.online_sgd import OnlineSGD
-from streamlearn.learners.replay import ER
+from streamlearn.learners.replay import ER, MER
+from streamlearn.learners.sliding_look_ahead import SlidingLookAhead
 from streamlearn.learners.task import Task
 from streamlearn.meta.warm_start import load, save
 from streamlearn.models.classifier import ModelSettings
@@ -173,6 +174,8 @@ def test_a_warm_start_of_other_sizes_is_refused():
 KINDS = [
     (OnlineSGD, OnlineSGD.Settings()),
     (ER, ER.Settings(chunk=2)),
+    (MER, MER.Settings(passes=2)),
+    (SlidingLookAhead, SlidingLookAhead.Settings()),
     (LaMAML, LaMAML.Settings(chunk=2, inner_chunks=2)),
     (LaMAML, LaMAML.Settings(chunk=2, inner_chunks=2, kernel="torch")),
 ]

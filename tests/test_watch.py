@@ -5,7 +5,7 @@ import json
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from streamlearn.drift import Mark
+from streamlearn.drift import Mark, Moved
 from streamlearn.follower_files import FollowerFiles
 from streamlearn.prefetch import Intake, Prefetch, Upstream
 from streamlearn.prequential import Turn
@@ -14,6 +14,7 @@ from streamlearn.status import Status
 from streamlearn.watch import LoopWatch, Servers
 from tests.fakes import MemorySource, PairDecoder
 from tests.loops import drain, started
+from tests.loops import outcomes as all_outcomes
 from tests.test_prequential import stream
 
 
@@ -51,19 +52,30 @@ def test_the_outcomes_and_what_waits_add_up_to_the_records_read(tmp_path):
     assert seen["streamlearn_rejected_records_total{decode}"] == 3.0
     assert seen["streamlearn_rejected_records_total{not_finite}"] == 3.0
     assert seen["streamlearn_dead_letters_total"] == 3.0
-    assert json.loads((tmp_path / "status.json").read_bytes())["outcomes"] == {k: int(v) for k, v in outcomes.items()}
+    assert json.loads((tmp_path / "status.json").read_bytes())["outcomes"] == all_outcomes(
+        **{name: int(value) for name, value in outcomes.items()}
+    )
 
 
 def test_pauses_measures_marks_and_lag_are_shown(tmp_path):
     with started(tmp_path, MemorySource({"a[0]": stream(30)})) as loop:
         watch, telemetry = watch_of(loop, tmp_path, upstream=Upstream(ok=True, message="", ends={"a[0]": 33}, errors=4))
         watch.saw(Turn(read=30, answered=30, learn_s=0.02, event_ms=1000, measures={"gradient_alignment": 0.25}))
-        watch.saw(Turn(marks=(Mark(7, "adwin"),)))
+        loop.drift.marks = (
+            Mark(7, "adwin", "error", (Moved(1, 0.25, 0.75, 0.5),)),
+            Mark(8, "kswin", "inputs", (Moved(0, 1, 3, 2.0),)),
+        )
+        watch.saw(Turn(marks=loop.drift.marks))
         drain(loop)
         loop.begin_checkpoint()
         loop.writer.wait()
         watch.report("running")
         seen = scraped(telemetry)
+    assert seen["streamlearn_drift_class_error_rise_ratio{1}"] == 0.5
+    assert seen["streamlearn_drift_feature_shift{0}"] == 2.0
+    assert seen["streamlearn_drift_timestamp_seconds{adwin}"] > 1e9
+    assert seen["streamlearn_drift_alert{error}"] == 0.0
+    assert seen["streamlearn_input_drift_detections_total{adwin}"] == 0.0
     assert seen["streamlearn_learn_seconds_count"] == 1.0
     assert seen["streamlearn_learn_seconds_sum"] == 0.02
     assert seen["streamlearn_gradient_alignment"] == 0.25

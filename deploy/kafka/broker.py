@@ -2,6 +2,7 @@
 
 Maven fetches the jars of pom.xml once, into libs/. All that the broker writes lies in its data folder: its log, its settings,
 `broker.json` with process id and ports. Starting again on the same data folder takes the same ports, so that clients find it.
+Tests also ask `up` for further listeners (TLS, SASL, an address that clients are told wrongly) and for a second broker.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,11 +25,11 @@ LIBS = HERE / "libs"
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 QUICK = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:-UsePerfData")
 PROPERTIES = """\
-process.roles=broker,controller
-node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+process.roles={roles}
+node.id={node_id}
+listeners={listeners}
+advertised.listeners={advertised}
+listener.security.protocol.map={protocols}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
@@ -52,11 +54,21 @@ log.message.timestamp.after.max.ms=9223372036854775807
 num.network.threads=2
 num.io.threads=4
 background.threads=2
+{more}
 """
 
 
 class BrokerError(Exception):
     """The broker could not be started; the message says what is missing or where its log is."""
+
+
+class Listener(NamedTuple):
+    """A further address of the broker."""
+
+    name: str
+    protocol: str  # PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL
+    port: int
+    told: int = 0  # the port that clients are told, where it is another
 
 
 class Node(NamedTuple):
@@ -65,6 +77,7 @@ class Node(NamedTuple):
     pid: int
     port: int
     controller_port: int
+    node_id: int = 1
 
     @property
     def bootstrap(self) -> str:
@@ -72,9 +85,21 @@ class Node(NamedTuple):
         return f"127.0.0.1:{self.port}"
 
 
-def up(data: Path, *, port: int = 0, heap: str = "384m", wait_s: float = 90.0) -> Node:
+def up(
+    data: Path,
+    *,
+    port: int = 0,
+    heap: str = "384m",
+    wait_s: float = 90.0,
+    listeners: Sequence[Listener] = (),
+    properties: Mapping[str, str] | None = None,
+    users: Mapping[str, str] | None = None,
+    joins: Path | None = None,
+) -> Node:
     """A broker that answers, on `data`; the running one when there is one. Port 0: the last used, or a free one.
 
+    `properties` are added to the broker's settings; `users` are SCRAM-SHA-512 names and passwords, made on first use of `data`;
+    with `joins`, the data folder of a running node, it becomes the second broker of that node's cluster.
     Errors  BrokerError without Java or Maven, or when it does not answer within `wait_s`.
     """
     data = data.resolve()
@@ -84,12 +109,10 @@ def up(data: Path, *, port: int = 0, heap: str = "384m", wait_s: float = 90.0) -
     java = _tool("java")
     classpath = f"{fetch_jars()}/*"
     data.mkdir(parents=True, exist_ok=True)
-    known = _read(data)
-    port = port or (known.port if known else _free_port())
-    controller_port = known.controller_port if known else _free_port()
-    (data / "server.properties").write_text(PROPERTIES.format(port=port, controller_port=controller_port, data=data))
-    _format(java, classpath, data)
-    node = Node(_start(java, classpath, data, heap), port, controller_port)
+    node = _planned(data, port, joins)
+    (data / "server.properties").write_text(_settings(node, data, listeners, properties or {}))
+    _format(java, classpath, data, joins=joins, users=users or {})
+    node = node._replace(pid=_start(java, classpath, data, heap))
     (data / "broker.json").write_text(json.dumps(node._asdict()))
     _wait(node, data, wait_s)
     return node
@@ -102,10 +125,17 @@ def down(data: Path, *, wait_s: float = 30.0) -> bool:
     if node is None:
         return False
     os.kill(node.pid, signal.SIGTERM)
-    if not _ended(node.pid, data, wait_s):
-        os.kill(node.pid, signal.SIGKILL)
-        _ended(node.pid, data, wait_s)
-    return True
+    return _ended(node.pid, data, wait_s) or kill(data)
+
+
+def kill(data: Path) -> bool:
+    """End the broker of `data` by SIGKILL, as a crash would. False when none ran."""
+    data = data.resolve()
+    node = status(data)
+    if node is None:
+        return False
+    os.kill(node.pid, signal.SIGKILL)
+    return _ended(node.pid, data, 30.0)
 
 
 def status(data: Path) -> Node | None:
@@ -166,15 +196,50 @@ def _read(data: Path) -> Node | None:
         return None
 
 
-def _format(java: str, classpath: str, data: Path) -> None:
+def _planned(data: Path, port: int, joins: Path | None) -> Node:
+    """Which node it will be, at the ports that it had before, if any."""
+    known, first = _read(data), _read(joins.resolve()) if joins else None
+    port = port or (known.port if known else free_port())
+    controller = first.controller_port if first else known.controller_port if known else free_port()
+    return Node(0, port, controller, 2 if first else 1)
+
+
+def _settings(node: Node, data: Path, listeners: Sequence[Listener], properties: Mapping[str, str]) -> str:
+    """The text of `server.properties`; of a key that stands there twice the last one counts."""
+    open_to = [Listener("PLAINTEXT", "PLAINTEXT", node.port), *listeners]
+    control = Listener("CONTROLLER", "PLAINTEXT", node.controller_port)
+    listens = open_to if node.node_id > 1 else [*open_to, control]
+    return PROPERTIES.format(
+        roles="broker,controller" if node.node_id == 1 else "broker",
+        node_id=node.node_id,
+        listeners=",".join(f"{each.name}://127.0.0.1:{each.port}" for each in listens),
+        advertised=",".join(f"{each.name}://127.0.0.1:{each.told or each.port}" for each in open_to),
+        protocols=",".join(f"{each.name}:{each.protocol}" for each in [*open_to, control]),
+        controller_port=node.controller_port,
+        data=data,
+        more="\n".join(f"{name}={value}" for name, value in properties.items()),
+    )
+
+
+def _format(java: str, classpath: str, data: Path, *, joins: Path | None, users: Mapping[str, str]) -> None:
     if (data / "log" / "meta.properties").exists():
         return
     tool = [java, *QUICK, "-cp", classpath, "kafka.tools.StorageTool"]
-    new_id = subprocess.run([*tool, "random-uuid"], capture_output=True, text=True, check=True).stdout.split()[-1]
-    config = ["-c", str(data / "server.properties")]
-    done = subprocess.run([*tool, "format", "--standalone", "-t", new_id, *config], capture_output=True, text=True, check=False)
+    new_id = _cluster_of(joins) if joins else _said([*tool, "random-uuid"]).split()[-1]
+    scram = [f"--add-scram=SCRAM-SHA-512=[name={name},password={word}]" for name, word in users.items()]
+    config = ["-c", str(data / "server.properties"), *scram, *(() if joins else ("--standalone",))]
+    done = subprocess.run([*tool, "format", "-t", new_id, *config], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BrokerError(f"the data folder {data} could not be formatted: {(done.stderr or done.stdout).strip()[-500:]}")
+
+
+def _cluster_of(data: Path) -> str:
+    lines = (data / "log" / "meta.properties").read_text().splitlines()
+    return next(line.partition("=")[2] for line in lines if line.startswith("cluster.id="))
+
+
+def _said(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _start(java: str, classpath: str, data: Path, heap: str) -> int:
@@ -224,7 +289,8 @@ def _ended(pid: int, data: Path, wait_s: float) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens at now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

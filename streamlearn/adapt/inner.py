@@ -63,15 +63,6 @@ def look_ahead(grad: Gradient, params: Params, rates: Params, support: Sequence[
     return path
 
 
-def meta_gradient(loss: Loss, params: Params, inner_lr: Params, episode: Episode, form: Form) -> MetaGradient:
-    """Gradient of the meta loss with respect to parameters and rates.
-
-    Source  Gupta, Yadav, Paull 2020, Algorithm 1 and section 4.
-    """
-    order = exact_gradient if form.second_order else first_order_gradient
-    return order(loss, params, inner_lr, episode, form)
-
-
 def exact_gradient(loss: Loss, params: Params, inner_lr: Params, episode: Episode, form: Form) -> MetaGradient:
     """Second order: through every inner step."""
     score = episode.score or loss

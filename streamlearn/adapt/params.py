@@ -18,8 +18,12 @@ class Rows(NamedTuple):
 
     @classmethod
     def joined(cls, parts: "Sequence[Rows]") -> "Rows":
-        """All rows, in order."""
-        mask = parts[-1].mask if all(len(p.mask) == 1 for p in parts) else torch.cat([p.mask for p in parts])
+        """All rows, in order. A mask that serves all rows goes on doing so only where it is the same one in all parts."""
+        last = parts[-1].mask
+        if all(len(p.mask) == 1 and p.mask.data_ptr() == last.data_ptr() for p in parts):
+            mask = last
+        else:
+            mask = torch.cat([p.mask.expand(len(p.y), -1) for p in parts])
         return cls(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]), mask)
 
     def at(self, rows: Tensor | slice) -> "Rows":
@@ -68,10 +72,18 @@ def dot(a: Params, b: Params) -> Tensor:
 
 def cosine(a: Params, b: Params) -> float:
     """Of the angle between two gradients; NaN when one of them is zero."""
-    return float(dot(a, b) / (global_norm(a) * global_norm(b)))
+    return float(cosine_of(a, b))
+
+
+def cosine_of(a: Params, b: Params) -> Tensor:
+    """The same, where it was computed."""
+    return dot(a, b) / (global_norm(a) * global_norm(b))
 
 
 def is_finite(params: Params) -> bool:
     """True when every entry is a number."""
-    extremes = [torch.stack(torch.aminmax(p)) for p in params.values() if p.numel()]  # one pass; NaN comes through
+    sums = torch.stack([p.sum() for p in params.values() if p.numel()])  # what is not finite comes through a sum
+    if bool(torch.isfinite(sums).all()):
+        return True
+    extremes = [torch.stack(torch.aminmax(p)) for p in params.values() if p.numel()]  # or finite entries overflowed it
     return bool(torch.isfinite(torch.stack(extremes)).all())

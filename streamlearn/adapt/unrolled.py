@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from streamlearn.adapt.inner import look_ahead
+from streamlearn.adapt.linear_head import Features, descended
 from streamlearn.adapt.params import Loss, Params, Rows
 
 
@@ -21,6 +22,7 @@ class Parts(NamedTuple):
     begin: Callable[[Params], Params]  # what moves, where it begins; what is no parameter of ours begins at a constant
     prepare: Callable[[Params, Tensor], Tensor]  # of inputs [n, *shape], all that no moving parameter touches: [n, …]
     loss: Loss  # under all parameters, of rows that were prepared
+    features: Features | None = None  # of prepared rows, where all that moves are these and a linear head on them
 
 
 class Lessons(NamedTuple):
@@ -58,6 +60,8 @@ def labelled(x: Tensor, y: Tensor) -> Rows:
 def adapted(parts: Parts, params: Params, support: Rows, plan: Plan) -> Params:
     """What moves, after the inner loop over prepared rows. Differentiable in `params`."""
     begin = parts.begin(params)
+    if parts.features is not None:
+        return descended(parts.features, begin, support, rate=plan.rate, steps=plan.steps)
     step = torch.func.grad(lambda fast, rows: parts.loss({**params, **fast}, rows))
     rates = {name: torch.tensor(plan.rate, dtype=p.dtype, device=p.device) for name, p in begin.items()}
     return [begin, *look_ahead(step, begin, rates, [support.at(rows) for rows in plan.steps]).fast][-1]

@@ -1,14 +1,15 @@
 """What every format checks in the same way: size, shape, finite numbers, labels; and how a refusal is worded."""
 
 import re
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from streamlearn.errors import DecodeError
 from streamlearn.records import Array, Json, Label, Record, Sample
+from streamlearn.schema import INT64, Cell, Schema, shown
 
-INT64 = range(-(1 << 63), 1 << 63)
 LONGEST_LABEL = LONGEST_ID = 1024  # characters
 INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
@@ -22,6 +23,7 @@ class Rules(NamedTuple):
     shape: tuple[int, ...]  # of the features
     max_bytes: int
     label_type: str = "any"  # any, string or integer
+    schema: Schema | None = None  # of named columns, of which `shape` is the number
 
 
 def refused(record: Record, reason: str) -> DecodeError:
@@ -42,12 +44,22 @@ def write_features(record: Record, found: Array, out: Array, rules: Rules) -> No
     """Put numbers of the right shape, or flat and of the right count, into `out`. Errors: DecodeError."""
     if found.shape not in (rules.shape, (out.size,)):
         raise refused(record, f"field 'features' has shape {_shown(found.shape)}, expected {_shown(rules.shape)}")
-    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 becomes infinite, and is refused below
         out[...] = found.reshape(rules.shape)
     if not np.isfinite(out).all():
         at = np.argwhere(~np.isfinite(out))[0].tolist()
         number = found.reshape(rules.shape)[tuple(at)]
         raise refused(record, f"field 'features{at}' is {number}, expected a finite number of 32 bits")
+
+
+def write_cells(record: Record, cells: Sequence[Cell], out: Array, schema: Schema) -> None:
+    """Put values of named columns, in their order, into `out`. Errors: DecodeError naming the column."""
+    if len(cells) != len(out):
+        raise refused(record, f"field 'features' has {len(cells)} values, expected one for each of {len(out)} columns")
+    try:
+        out[:] = schema.row(cells)
+    except ValueError as error:
+        raise refused(record, f"column {error}") from error
 
 
 def sample_of(record: Record, rules: Rules, *, label: Json, id_: Json, time_ms: Json, context: Json) -> Sample:
@@ -85,12 +97,6 @@ def header(record: Record, name: str) -> bytes | None:
         if found == name:
             return value
     return None
-
-
-def shown(found: Any) -> str:
-    """What was found, short."""
-    text = repr(found) if not isinstance(found, int) or found in INT64 else "an integer of more than 64 bits"
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _id(record: Record, found: Json) -> str:

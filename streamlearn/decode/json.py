@@ -1,9 +1,11 @@
-"""JSON samples: `{"id": "a", "features": [0.1, 0.2], "label": 7, "time": 1700000000000}`."""
+"""JSON samples: `{"id": "a", "features": [0.1, 0.2], "label": 7, "time": 1700000000000}`,
+or with named columns `"features": {"colour": "red"}`.
+"""
 
 import msgspec
 
-from streamlearn.decode.fields import Rules
-from streamlearn.decode.wire import decode_wire, wire_type, wire_values
+from streamlearn.decode.fields import Rules, refused, value_of
+from streamlearn.decode.wire import decode_wire, type_of, wire_values
 from streamlearn.records import Array, Label, Message, Record, Sample
 
 
@@ -12,11 +14,20 @@ class JsonDecoder:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._decoder = msgspec.json.Decoder(wire_type(rules.shape, raw=False))
+        self._decoder = msgspec.json.Decoder(type_of(rules, raw=False))
 
     def decode(self, record: Record, out: Array) -> Sample:
         """Errors: DecodeError."""
+        _check_text(record, self._rules)
         return decode_wire(self._decoder, record, out, self._rules)
+
+
+def _check_text(record: Record, rules: Rules) -> None:
+    """msgspec does not look at the names of fields it does not know: with one wrong byte `label` would be such a name."""
+    try:
+        value_of(record, rules).decode()
+    except UnicodeDecodeError as error:
+        raise refused(record, f"the value is no text in UTF-8: {error}") from error
 
 
 def encode(

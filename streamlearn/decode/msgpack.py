@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 
 from streamlearn.decode.fields import Rules
-from streamlearn.decode.wire import decode_wire, wire_type, wire_values
+from streamlearn.decode.wire import decode_wire, type_of, wire_values
 from streamlearn.records import Array, Label, Message, Record, Sample
 
 CONTENT_TYPE = ("content-type", b"application/msgpack")
@@ -15,7 +15,7 @@ class MsgpackDecoder:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._decoder = msgspec.msgpack.Decoder(wire_type(rules.shape, raw=True))
+        self._decoder = msgspec.msgpack.Decoder(type_of(rules, raw=True))
 
     def decode(self, record: Record, out: Array) -> Sample:
         """Errors: DecodeError."""

@@ -1,7 +1,8 @@
 """Tensor records: the value is the raw little-endian array, everything else stands in headers.
 
 `shape` b"28,28" (left out: the configured one), `dtype` b"|u1" (left out: b"<f4"), `label` as a JSON scalar, b'7' or b'"cat"',
-and as plain text `id`, `time` (milliseconds since the epoch) and `context`. Numbers are taken as they are, without scaling.
+and as plain text `id`, `time` (milliseconds since the epoch) and `context`. Numbers are taken as they are, without scaling; of
+named columns they are the values in order, NaN where one is missing, whole numbers for categories.
 """
 
 from collections.abc import Mapping
@@ -9,8 +10,9 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from streamlearn.decode.fields import INTEGER, Rules, Scalar, refused, sample_of, shown, value_of, write_features
+from streamlearn.decode.fields import INTEGER, Rules, Scalar, refused, sample_of, value_of, write_cells, write_features
 from streamlearn.records import Array, Headers, Label, Message, Record, Sample
+from streamlearn.schema import shown
 
 DTYPES: Mapping[bytes, np.dtype[np.generic]] = {
     name: np.dtype(name.decode()) for name in b"<f4 <f8 <f2 |u1 |i1 <u2 <i2 <u4 <i4 <u8 <i8".split()
@@ -30,7 +32,11 @@ class TensorDecoder:
     def decode(self, record: Record, out: Array) -> Sample:
         """Errors: DecodeError."""
         value, headers = value_of(record, self._rules), dict(record.headers)
-        write_features(record, self._array(record, value, headers, out.size), out, self._rules)
+        found = self._array(record, value, headers, out.size)
+        if self._rules.schema is None:
+            write_features(record, found, out, self._rules)
+        else:
+            write_cells(record, found.tolist(), out, self._rules.schema)
         return sample_of(
             record,
             self._rules,

@@ -1,12 +1,19 @@
-"""The sample of JSON and MessagePack: `{id?, features, label?, time?, context?}`. Fields that are not known are passed over."""
+"""The sample of JSON and MessagePack: `{id?, features, label?, time?, context?}`. Fields that are not known are passed over.
+
+Features are an array, or with named columns an object of them, of which a field that is left out or null is missing; a list of
+values in the columns' order is taken too. `input.unknown` says what becomes of features that are no column.
+"""
 
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from streamlearn.decode.fields import Rules, Scalar, refused, sample_of, value_of, write_features
+from streamlearn.decode.fields import Rules, Scalar, refused, sample_of, value_of, write_cells, write_features
 from streamlearn.records import Array, Label, Record, Sample
+from streamlearn.schema import Cell, Schema
+
+_CELLS: dict[str, Any] = {"numeric": float | None, "categorical": Cell}
 
 
 def wire_type(shape: tuple[int, ...], *, raw: bool) -> type[msgspec.Struct]:
@@ -17,8 +24,26 @@ def wire_type(shape: tuple[int, ...], *, raw: bool) -> type[msgspec.Struct]:
     features: Any = list[float]
     for _ in shape[1:]:
         features = list[float | features]
+    return _wire(features | bytes if raw else features)
+
+
+def named_type(schema: Schema) -> type[msgspec.Struct]:
+    """The same for named columns: by name, or all of them in order."""
+    cells = [(f"column_{i}", _CELLS[column.kind], None) for i, column in enumerate(schema.columns)]
+    names = {field: column.name for (field, _, _), column in zip(cells, schema.columns, strict=True)}
+    forbids = schema.unknown == "refuse"
+    by_name: Any = msgspec.defstruct("Features", cells, rename=names, forbid_unknown_fields=forbids)
+    return _wire(by_name | list[Cell])
+
+
+def _wire(features: Any) -> type[msgspec.Struct]:
     fields: list[tuple[str, Any, Any]] = [(name, Scalar, None) for name in ("label", "id", "time", "context")]
-    return msgspec.defstruct("Wire", [("features", features | bytes if raw else features), *fields])
+    return msgspec.defstruct("Wire", [("features", features), *fields])
+
+
+def type_of(rules: Rules, *, raw: bool) -> type[msgspec.Struct]:
+    """Whichever of the two `rules` ask for."""
+    return wire_type(rules.shape, raw=raw) if rules.schema is None else named_type(rules.schema)
 
 
 def decode_wire(decoder: Any, record: Record, out: Array, rules: Rules) -> Sample:
@@ -27,11 +52,16 @@ def decode_wire(decoder: Any, record: Record, out: Array, rules: Rules) -> Sampl
         wire = decoder.decode(value_of(record, rules))
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise refused(record, _explained(error)) from error
-    write_features(record, _numbers(record, wire.features), out, rules)
+    if rules.schema is None:
+        write_features(record, numbers(record, wire.features), out, rules)
+    else:
+        found = wire.features
+        write_cells(record, found if isinstance(found, list) else msgspec.structs.astuple(found), out, rules.schema)
     return sample_of(record, rules, label=wire.label, id_=wire.id, time_ms=wire.time, context=wire.context)
 
 
-def _numbers(record: Record, found: Any) -> Array:
+def numbers(record: Record, found: Any) -> Array:
+    """Numbers, or bytes of little-endian float32, as an array. Errors: DecodeError."""
     try:
         return np.frombuffer(found, "<f4") if isinstance(found, bytes) else np.asarray(found, np.float64)
     except ValueError as error:

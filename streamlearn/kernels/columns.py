@@ -1,7 +1,8 @@
 """Named columns as members see them: standardised, and as a place among the values met so far; compiled, row by row.
 
 Place is a piecewise-linear map through `edges`, evenly spaced quantiles of a uniform sample of the past. A value that equals
-several edges lies in their middle, so a column of few values is told apart as well as one of many.
+several edges lies in their middle, or at 0 or 1 if one of them is the first or the last, so a column of few values is told
+apart as well as one of many.
 """
 
 from typing import Any, NamedTuple
@@ -33,8 +34,6 @@ class Statistics(NamedTuple):
 class Seen(NamedTuple):
     """Rows as members see them, written in place."""
 
-    filled: Array  # float32 [n, columns]: as decoded, the mean where a value is missing
-    gain: Array  # float32 [n, columns]: one over the deviation; 0 for a column that never varied
     z: Array  # [n, columns]: deviations from the mean, clipped
     u: Array  # [n, columns]: place in [0, 1]
 
@@ -79,25 +78,30 @@ def _see(x: Array, n: int, clip: float, statistics: Statistics, seen: Seen) -> N
         gain = 1.0 / deviation if deviation > 0 else 0.0
         value = x[n, f]
         missing = np.isnan(value)
-        seen.filled[n, f] = statistics.mean[f] if missing else value
-        seen.gain[n, f] = gain
         seen.z[n, f] = 0.0 if missing else min(max((value - statistics.mean[f]) * gain, -clip), clip)
         seen.u[n, f] = place(value, statistics.edges[f]) if ready and not missing else 0.5
 
 
 @compiled
-def _count(row: Array, statistics: Statistics) -> None:
+def _count(row: Array, counts: Array, mean: Array, squares: Array) -> None:
     for f in range(len(row)):
         if np.isnan(row[f]):
             continue
-        away = float(row[f]) - statistics.mean[f]
-        if statistics.counts[f] >= OUTLIER_FROM and statistics.squares[f] > 0:
-            reach = REACH * np.sqrt(statistics.squares[f] / statistics.counts[f])
+        away = float(row[f]) - mean[f]
+        if counts[f] >= OUTLIER_FROM and squares[f] > 0:
+            reach = REACH * np.sqrt(squares[f] / counts[f])
             away = min(max(away, -reach), reach)
-        statistics.counts[f] += 1
-        rest = away - away / statistics.counts[f]
-        statistics.mean[f] += away / statistics.counts[f]
-        statistics.squares[f] += away * rest
+        counts[f] += 1
+        rest = away - away / counts[f]
+        mean[f] += away / counts[f]
+        squares[f] += away * rest
+
+
+@compiled
+def count_rows(x: Array, counts: Array, mean: Array, squares: Array) -> None:
+    """Count rows [n, columns], one by one; a value that is missing counts for nothing."""
+    for n in range(len(x)):
+        _count(x[n], counts, mean, squares)
 
 
 @compiled
@@ -132,7 +136,7 @@ def run(x: Array, learned: Array, look: Look, statistics: Statistics, seen: Seen
     for n in range(len(x)):
         _see(x, n, look.clip, statistics, seen)
         if learned[n]:
-            _count(x[n], statistics)
+            _count(x[n], statistics.counts, statistics.mean, statistics.squares)
             _sample(x[n], look.seed, statistics)
             if statistics.progress[0] >= statistics.progress[1]:
                 _make_edges(statistics)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from streamlearn.kernels.terms import Terms, terms_for
 from streamlearn.records import Array
 
 
@@ -32,13 +33,6 @@ class Rates(NamedTuple):
     floor: bool  # step sizes below 0 count as 0 in the inner loop
 
 
-class Terms(NamedTuple):
-    """The terms of one sum: rows of a table and their factors. Only as many as counted are meant."""
-
-    picks: Array  # int64 [most terms]
-    factors: Array  # [most terms]
-
-
 class Bench(NamedTuple):
     """The network's measures and room to work; what is in the room between updates means nothing."""
 
@@ -55,11 +49,13 @@ class Bench(NamedTuple):
     fast: Array  # [flat]
     turned: Array  # [flat]: each upper layer's fast weights as [out, in]
     steps: Array  # [flat]: Sₖ
-    query: Array  # [flat]: Gₖ; in the first layer's place, its floored step sizes
+    query: Array  # [flat]: Gₖ
+    rates: Array  # [flat]: step sizes as the inner loop takes them
     grads: Array  # [flat]: ∂θ
     effects: Array  # [flat]: ∂α
     used: Array  # bool [inputs]: features that are not 0 in every row
     terms: Terms
+    own: Terms  # those of one row, or of one feature
 
 
 def bench_for(sizes: Sequence[int], *, rows: int, fresh: int, steps: int, dtype: str) -> Bench:
@@ -68,10 +64,10 @@ def bench_for(sizes: Sequence[int], *, rows: int, fresh: int, steps: int, dtype:
     starts = np.cumsum([0, *((widths[:-1] + 1) * widths[1:])])
     layers, width0, widest, flat = len(widths) - 1, int(widths[1]), int(widths[1:].max()), int(starts[-1])
     shapes = [(rows, width0), (fresh * rows, width0), (steps, rows, width0), (layers, rows, widest), (layers, rows, widest)]
-    room = [np.zeros(shape, dtype) for shape in (*shapes, (fresh, width0), *[flat] * 6)]
+    room = [np.zeros(shape, dtype) for shape in (*shapes, (fresh, width0), *[flat] * 7)]
     most = max(int(widths.max()), fresh * rows)
-    terms = Terms(np.zeros(most, np.int64), np.zeros(most, dtype))
-    return Bench._make([widths, starts, fresh, np.arange(rows), *room, np.zeros(int(widths[0]), np.bool_), terms])
+    terms, own = terms_for(most, dtype), terms_for(max(rows, int(widths[0])), dtype)
+    return Bench._make([widths, starts, fresh, np.arange(rows), *room, np.zeros(int(widths[0]), np.bool_), terms, own])
 
 
 def rates_of(meta_lr: float, outer_lr: float, clip_norm: float, *, floor: bool, dtype: str) -> Rates:

@@ -9,6 +9,7 @@ import numpy as np
 
 from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.rows import Rows, add, log_softmax, loss_gradient
+from streamlearn.kernels.sums import sum_terms
 from streamlearn.records import Array
 
 
@@ -43,13 +44,11 @@ def run(rows: Rows, cuts: Cuts, rate: float, cells: Array, out: Array) -> None:
     while (1 << depth) - 1 < cuts.column.shape[1]:
         depth += 1
     path = np.zeros(trees * depth, np.int64)
-    scores, delta = np.zeros(width, cells.dtype), np.zeros(width, cells.dtype)
-    step, one = cells.dtype.type(-rate / len(path)), cells.dtype.type(1)
+    all_scores, delta, ones = np.zeros((1, width), cells.dtype), np.zeros(width, cells.dtype), np.ones(len(path), cells.dtype)
+    scores, step = all_scores[0], cells.dtype.type(-rate / len(path))
     for n in range(len(out)):
         _path(rows.u[n], cuts, path)
-        scores[:] = 0
-        for cell in path:
-            add(scores, one, cells[cell, :width])
+        sum_terms(all_scores, 0, cells, len(path), path, ones)
         log_softmax(scores, rows.admitted, rows.numbers[n], out[n])
         if rows.learned[n]:
             loss_gradient(scores, rows, n, rows.labels[n], delta)

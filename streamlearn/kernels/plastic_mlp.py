@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streamlearn.kernels.compiling import compiled
-from streamlearn.kernels.rows import Rows, Terms, add_terms, chance, dot, log_softmax, loss_gradient, turn
+from streamlearn.kernels.rows import Rows, Terms, chance, dot, log_softmax, loss_gradient, turn
+from streamlearn.kernels.sums import add_groups
 from streamlearn.records import Array
 
 
@@ -66,7 +67,7 @@ def _forward(x: Array, count: int, layers: Any, desk: Desk) -> None:
                 number += below[r, i] != 0
             for o in range(width):
                 outputs[r, o] = weights[inputs, o]
-            add_terms(outputs, r, width, number, desk.terms, weights)
+            add_groups(outputs, r, width, weights, number, desk.terms.picks, desk.terms.factors)
             if layer < last:
                 for o in range(width):
                     if outputs[r, o] <= 0:  # noqa: PLR1730 unlike max, this lets NaN through, to be seen
@@ -78,13 +79,13 @@ def _backward(count: int, layers: Any, desk: Desk) -> None:
     for layer in range(len(layers) - 1, 0, -1):
         width, inputs = desk.widths[layer], len(layers[layer]) - 1
         deltas, below, earlier = desk.deltas[layer], desk.outputs[layer - 1], desk.deltas[layer - 1]
-        turn(layers[layer], width, desk.turned)
+        turn(layers[layer], inputs, width, desk.turned)
         for r in range(count):
             for o in range(width):
                 desk.terms.picks[o], desk.terms.factors[o] = o, deltas[r, o]
             for i in range(inputs):
                 earlier[r, i] = 0
-            add_terms(earlier, r, inputs, width, desk.terms, desk.turned)
+            add_groups(earlier, r, inputs, desk.turned, width, desk.terms.picks, desk.terms.factors)
             for i in range(inputs):
                 if below[r, i] <= 0:
                     earlier[r, i] = 0
@@ -117,7 +118,7 @@ def _step(x: Array, count: int, step: Any, layers: Any, desk: Desk) -> None:
                 factor = step if i == inputs else step * below[r, i]
                 desk.terms.picks[terms], desk.terms.factors[terms] = r, factor
                 terms += factor != 0
-            add_terms(weights, i, width, terms, desk.terms, deltas)
+            add_groups(weights, i, width, deltas, terms, desk.terms.picks, desk.terms.factors)
 
 
 @compiled

@@ -11,7 +11,7 @@ from streamlearn.kernels.compiling import compiled
 from streamlearn.records import Array
 
 GOLDEN, FIRST, SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-LANES = TURNED = 16
+LANES, TURNED = 16, 8
 SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11))
 UNIT = 1.0 / (1 << 53)
 
@@ -19,13 +19,14 @@ UNIT = 1.0 / (1 << 53)
 class Rows(NamedTuple):
     """Rows in stream order, to be answered and, where `learned`, then learned."""
 
-    z: Array  # [n, columns]: standardised
-    u: Array  # [n, columns]: place in [0, 1]
+    z: Array  # [n, inputs]: standardised, then categories as inputs of a network
+    u: Array  # [n, columns]: place in [0, 1]; categorical columns last, in an order drawn by chance
     labels: Array  # int64 [n]
     learned: Array  # bool [n]
     numbers: Array  # int64 [n]: how many rows were learned before this one
     admitted: Array  # int64 [capacity]: number of the row by which a label was first learned; −1 known from the start
     width: int  # one past the highest label that is admitted in the end
+    lines: Array  # int64 [n, categorical columns]: line of a table with one for each bucket of each; −1 where there is none
 
 
 @compiled
@@ -43,38 +44,16 @@ class Terms(NamedTuple):
 
 
 @compiled
-def add_terms(into: Array, line: int, width: int, count: int, terms: Terms, table: Array) -> None:  # noqa: PLR0917 a view costs as much as a short line
-    """`into[line, :width] += Σ factors[t] · table[picks[t], :width]` over the first `count` terms, up to four in one pass."""
-    picks, factors, whole = terms.picks, terms.factors, count - count % 4
-    for t in range(0, whole, 4):
-        a, b, c, d = factors[t], factors[t + 1], factors[t + 2], factors[t + 3]
-        i, j, k, m = picks[t], picks[t + 1], picks[t + 2], picks[t + 3]
+def turn(table: Array, lines: int, width: int, turned: Array) -> None:
+    """`turned[o, i] = table[i, o]` for the first `lines` lines, some at a time, so that what is written lies together."""
+    whole = lines - lines % TURNED
+    for start in range(0, whole, TURNED):
         for o in range(width):
-            into[line, o] += (a * table[i, o] + b * table[j, o]) + (c * table[k, o] + d * table[m, o])
-    if count - whole == 3:
-        a, b, c = factors[whole], factors[whole + 1], factors[whole + 2]
-        i, j, k = picks[whole], picks[whole + 1], picks[whole + 2]
+            for i in range(TURNED):
+                turned[o, start + i] = table[start + i, o]
+    for i in range(whole, lines):
         for o in range(width):
-            into[line, o] += (a * table[i, o] + b * table[j, o]) + c * table[k, o]
-    elif count - whole == 2:
-        a, b, i, j = factors[whole], factors[whole + 1], picks[whole], picks[whole + 1]
-        for o in range(width):
-            into[line, o] += a * table[i, o] + b * table[j, o]
-    elif count - whole == 1:
-        a, i = factors[whole], picks[whole]
-        for o in range(width):
-            into[line, o] += a * table[i, o]
-
-
-@compiled
-def turn(table: Array, width: int, turned: Array) -> None:
-    """`turned[o, i] = table[i, o]` for all lines but the last, block by block, as caches like it."""
-    lines = len(table) - 1
-    for start in range(0, lines, TURNED):
-        end = min(start + TURNED, lines)
-        for o in range(width):
-            for i in range(start, end):
-                turned[o, i] = table[i, o]
+            turned[o, i] = table[i, o]
 
 
 @compiled

@@ -14,7 +14,6 @@ import numpy as np
 from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.sliding_passes import (
     add,
-    add_terms,
     biases_of,
     dot,
     enter,
@@ -25,10 +24,11 @@ from streamlearn.kernels.sliding_passes import (
     rise,
     sink,
     take_in,
-    turn,
+    turn_all,
     weights_of,
 )
 from streamlearn.kernels.sliding_room import Given, Held, Recipe, Room, Work
+from streamlearn.kernels.sums import add_fours
 from streamlearn.records import Array
 
 
@@ -97,7 +97,7 @@ def _begin(span: Span, slow: Array, room: Room) -> None:
     room.ahead[bias:] = slow[bias:]
     for part in (room.steps, room.grads, room.effects):
         part[bias:] = 0
-    turn(room)
+    turn_all(room)
 
 
 @compiled
@@ -119,7 +119,7 @@ def _pair_up(rates: Array, kept: int, rows: int, room: Room) -> None:
         for n in range(kept + j + 1):
             count = _products(mine, room.x[n], picks, terms, values)
             pairs[j * rows + n] = 0
-            add_terms(pairs[j * rows + n], count, step_sizes, terms, values)
+            add_fours(pairs, j * rows + n, room.sizes[1], step_sizes, count, terms, values)
         for m in range(j):
             room.pairs[m * rows + kept + j, :] = room.pairs[j * rows + kept + m, :]
 
@@ -218,15 +218,11 @@ def _gap(n: int, known: int, work: Work) -> None:
 @compiled
 def _gather(layer: int, rows: int, room: Room) -> None:
     """Gradient of an upper layer."""
-    after, grads, deltas, outputs = (
-        room.sizes[layer + 1],
-        weights_of(room.query, layer, room),
-        room.deltas[layer],
-        room.outputs[layer - 1],
-    )
+    after, grads = room.sizes[layer + 1], weights_of(room.query, layer, room)
+    deltas, outputs = room.deltas[layer], room.outputs[layer - 1]
     terms, values = room.terms, room.values
     for i in range(room.sizes[layer]):
-        add_terms(grads[i], nonzero(outputs[:rows, i], terms, values), deltas, terms, values)
+        add_fours(grads, i, after, deltas, nonzero(outputs[:rows, i], terms, values), terms, values)
     biases = biases_of(room.query, layer, room)
     for n in range(rows):
         add(biases, room.one[0], deltas[n, :after])
@@ -288,11 +284,12 @@ def _first_layer(kept: int, rows: int, room: Room) -> None:
     """∂θ and ∂α of the first layer, from rows and pairs of rows."""
     grads, effects = weights_of(room.grads, 0, room), weights_of(room.effects, 0, room)
     x, first, pairs, terms, values, used = room.x, room.suffix[0], room.pairs, room.terms, room.values, room.used
+    width = room.sizes[1]
     for i in range(len(used)):
         if not used[i]:
             continue
         grads[i] = 0
-        add_terms(grads[i], nonzero(x[:rows, i], terms, values), first, terms, values)
+        add_fours(grads, i, width, first, nonzero(x[:rows, i], terms, values), terms, values)
         count = 0
         for j in range(rows - kept):
             if x[kept + j, i] != 0:
@@ -300,7 +297,7 @@ def _first_layer(kept: int, rows: int, room: Room) -> None:
                     terms[count], values[count] = j * rows + n, -(x[kept + j, i] * x[n, i])
                     count += x[n, i] != 0
         effects[i] = 0
-        add_terms(effects[i], count, pairs, terms, values)
+        add_fours(effects, i, width, pairs, count, terms, values)
 
 
 @compiled

@@ -4,8 +4,8 @@ from typing import Any
 
 from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.sliding_meta import look_ahead
-from streamlearn.kernels.sliding_passes import dot, enter, is_finite, judge, rise, take_in, weights_of
-from streamlearn.kernels.sliding_room import Room, Work
+from streamlearn.kernels.sliding_passes import enter, is_finite, judge, rise, step_back, take_in
+from streamlearn.kernels.sliding_room import Work
 from streamlearn.records import Array
 
 
@@ -13,16 +13,6 @@ from streamlearn.records import Array
 def _leak(fast: Array, start: Array, slow: Array, leak: Any) -> None:
     for p in range(len(fast)):
         fast[p] = start[p] + leak * (slow[p] - start[p])
-
-
-@compiled
-def _step_back(flat: Array, n: int, room: Room) -> None:
-    """Deltas of row n in all layers below the last, by `flat` itself: one row does not pay for turned weights."""
-    for layer in range(len(room.sizes) - 2, 0, -1):
-        before, after, weights = room.sizes[layer], room.sizes[layer + 1], weights_of(flat, layer, room)
-        outputs, delta = room.outputs[layer - 1, n], room.deltas[layer, n, :after]
-        for i in range(before):
-            room.deltas[layer - 1, n, i] = dot(weights[i], delta) if outputs[i] != 0 else delta[0] * 0
 
 
 @compiled
@@ -41,7 +31,7 @@ def _fast_step(start: Array, label: int, work: Work) -> bool:
     enter(0, fast, room)
     rise(0, fast, room)
     judge(0, label, one, room)
-    _step_back(fast, 0, room)
+    step_back(fast, 0, room)
     finite = True
     for layer in range(len(room.sizes) - 1):
         width, delta = room.sizes[layer + 1], room.deltas[layer, 0, : room.sizes[layer + 1]]

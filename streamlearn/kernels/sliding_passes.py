@@ -7,7 +7,9 @@ import numba
 import numpy as np
 
 from streamlearn.kernels.compiling import compiled
+from streamlearn.kernels.rows import turn
 from streamlearn.kernels.sliding_room import Room
+from streamlearn.kernels.sums import add_fours
 from streamlearn.records import Array
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,19 +24,6 @@ def summing(function: F) -> F:
 def add(total: Array, factor: Any, row: Array) -> None:
     for o in range(len(total)):
         total[o] += factor * row[o]
-
-
-@compiled
-def add_terms(total: Array, count: int, table: Array, terms: Array, values: Array) -> None:
-    """Add the first `count` lines of `table` that `terms` names, each times its entry of `values`: four at a time."""
-    whole = count - count % 4
-    for t in range(0, whole, 4):
-        a, b, c, d = values[t], values[t + 1], values[t + 2], values[t + 3]
-        first, second, third, fourth = table[terms[t]], table[terms[t + 1]], table[terms[t + 2]], table[terms[t + 3]]
-        for o in range(len(total)):
-            total[o] += (a * first[o] + b * second[o]) + (c * third[o] + d * fourth[o])
-    for t in range(whole, count):
-        add(total, values[t], table[terms[t]])
 
 
 @compiled
@@ -83,7 +72,7 @@ def enter(n: int, flat: Array, room: Room) -> None:
     for t in range(count):
         room.terms[t] = room.picks[n, t]
         room.values[t] = room.x[n, room.picks[n, t]]
-    add_terms(room.z[n], count, weights_of(flat, 0, room), room.terms, room.values)
+    add_fours(room.z, n, room.sizes[1], weights_of(flat, 0, room), count, room.terms, room.values)
 
 
 @compiled
@@ -91,13 +80,14 @@ def rise(n: int, flat: Array, room: Room) -> None:
     """Outputs of row n, layer by layer, from its pre-activations in the first."""
     last = len(room.sizes) - 2
     for layer in range(last + 1):
-        after = room.outputs[layer, n, : room.sizes[layer + 1]]
+        outputs, width = room.outputs[layer], room.sizes[layer + 1]
+        after = outputs[n, :width]
         if layer == 0:
             after[:] = room.z[n]
         else:
             after[:] = biases_of(flat, layer, room)
             count = nonzero(room.outputs[layer - 1, n, : room.sizes[layer]], room.terms, room.values)
-            add_terms(after, count, weights_of(flat, layer, room), room.terms, room.values)
+            add_fours(outputs, n, width, weights_of(flat, layer, room), count, room.terms, room.values)
         if layer < last:
             for o in range(len(after)):
                 if after[o] <= 0:  # noqa: PLR1730 unlike max, this lets NaN through, to be seen
@@ -121,28 +111,31 @@ def judge(n: int, label: int, share: Any, room: Room) -> None:
 
 
 @compiled
-def turn(room: Room) -> None:
+def turned(layer: int, room: Room) -> Array:
+    """An upper layer's weights that look ahead, as [out, in]."""
+    before, after, start = room.sizes[layer], room.sizes[layer + 1], room.starts[layer]
+    return room.turned[start : start + before * after].reshape(after, before)
+
+
+@compiled
+def turn_all(room: Room) -> None:
     """Transposed copies of the upper layers."""
     for layer in range(1, len(room.sizes) - 1):
-        before, after, start = room.sizes[layer], room.sizes[layer + 1], room.starts[layer]
-        for i in range(before):
-            for o in range(after):
-                room.turned[start + o * before + i] = room.ahead[start + i * after + o]
+        turn(weights_of(room.ahead, layer, room), room.sizes[layer], room.sizes[layer + 1], turned(layer, room))
 
 
 @compiled
 def sink(n: int, room: Room) -> None:
     """Deltas of row n in all layers below the last, by the turned weights."""
     for layer in range(len(room.sizes) - 2, 0, -1):
-        before, after, start = room.sizes[layer], room.sizes[layer + 1], room.starts[layer]
-        outputs, earlier = room.outputs[layer - 1, n, :before], room.deltas[layer - 1, n, :before]
-        earlier[:] = 0
+        before, after = room.sizes[layer], room.sizes[layer + 1]
+        outputs, earlier = room.outputs[layer - 1, n, :before], room.deltas[layer - 1]
+        earlier[n, :before] = 0
         count = nonzero(room.deltas[layer, n, :after], room.terms, room.values)
-        turned = room.turned[start : start + before * after].reshape(after, before)
-        add_terms(earlier, count, turned, room.terms, room.values)
+        add_fours(earlier, n, before, turned(layer, room), count, room.terms, room.values)
         for i in range(before):
             if outputs[i] == 0:
-                earlier[i] = 0
+                earlier[n, i] = 0
 
 
 @summing
@@ -159,3 +152,13 @@ def is_finite(values: Array) -> bool:
     for p in range(len(values)):
         bad += values[p] - values[p] != 0  # NaN is not equal to anything
     return bad == 0
+
+
+@compiled
+def step_back(flat: Array, n: int, room: Room) -> None:
+    """Deltas of row n in all layers below the last, by `flat` itself: one row does not pay for turned weights."""
+    for layer in range(len(room.sizes) - 2, 0, -1):
+        before, after, weights = room.sizes[layer], room.sizes[layer + 1], weights_of(flat, layer, room)
+        outputs, delta = room.outputs[layer - 1, n], room.deltas[layer, n, :after]
+        for i in range(before):
+            room.deltas[layer - 1, n, i] = dot(weights[i], delta) if outputs[i] != 0 else delta[0] * 0

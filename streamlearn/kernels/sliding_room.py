@@ -5,7 +5,7 @@ take part, is the last layer.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -99,9 +99,8 @@ class Work(NamedTuple):
     room: Room
 
 
-def room_for(sizes: Sequence[int], recipe: Recipe) -> Room:
-    """For a network of these layer sizes."""
-    window, replays, dtype = recipe.window, recipe.replays, recipe.rates.dtype
+def room_for(sizes: Sequence[int], *, window: int, replays: int, dtype: Any) -> Room:
+    """For a network of these layer sizes, and at most `replays + window` rows."""
     widths = np.array(sizes, np.int64)
     starts = np.cumsum([0, *((widths[:-1] + 1) * widths[1:])])
     layers, first, widest, flat = len(widths) - 1, int(widths[1]), int(widths[1:].max()), int(starts[-1])

@@ -5,21 +5,26 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from streamlearn.memory import sent
 from streamlearn.records import State
 
 
 @dataclass(frozen=True)
 class ActiveRows:
-    """A value: admission gives the next one. Line 0 of `lines` is the overall mask, the others belong to contexts."""
+    """A value: admission gives the next one. Line 0 of `lines` is the overall mask, the others belong to contexts.
+
+    `lines` are on the host, whatever the device: which labels there are decides shapes, and nobody waits for a device.
+    """
 
     lines: Tensor  # bool [1 + contexts, capacity]
     contexts: dict[int, int]  # context → line
     max_contexts: int  # 0: contexts are ignored
+    device: str  # of the masks that are given
 
     @classmethod
     def fresh(cls, known: int, capacity: int, max_contexts: int, device: str) -> "ActiveRows":
         """`known` rows are active from the start, in no context."""
-        return cls((torch.arange(capacity) < known).unsqueeze(0).to(device), {}, max_contexts)
+        return cls((torch.arange(capacity) < known).unsqueeze(0), {}, max_contexts, device)
 
     @property
     def width(self) -> int:
@@ -56,15 +61,22 @@ class ActiveRows:
 
     def mask(self, contexts: list[int]) -> Tensor:
         """bool [n, capacity], or [1, capacity] where one mask serves all rows."""
-        if not self.contexts:
-            return self.lines[:1]
-        return self.lines[[self.contexts.get(context, 0) for context in contexts]]
+        return sent(self.lines[self.line_of(contexts)], torch.device(self.device)) if self.contexts else self.overall
+
+    @property
+    def overall(self) -> Tensor:
+        """bool [1, capacity]: in no context."""
+        return sent(self.lines[:1], torch.device(self.device))
+
+    def line_of(self, contexts: list[int]) -> list[int]:
+        """The line of each row's mask."""
+        return [self.contexts.get(context, 0) for context in contexts]
 
     def state(self) -> State:
         """The masks and whose they are."""
-        return State({"lines": self.lines.cpu().numpy().copy()}, {"contexts": list(self.contexts)})
+        return State({"lines": self.lines.numpy().copy()}, {"contexts": list(self.contexts)})
 
     def restored(self, state: State) -> "ActiveRows":
         """What gave `state`."""
-        lines = torch.from_numpy(state.arrays["lines"].copy()).to(self.lines.device)
+        lines = torch.from_numpy(state.arrays["lines"].copy())
         return replace(self, lines=lines, contexts={c: i + 1 for i, c in enumerate(state.values["contexts"])})

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from streamlearn.learners.members import columns, label_law, partitions, plastic_mlp, quantile_ramps
-from streamlearn.learners.members.columns import View
 from streamlearn.learners.members.member import Member, Rows
 from streamlearn.learners.row_by_row import RowByRow
 from streamlearn.learners.task import Task
@@ -22,11 +21,18 @@ class Alone(RowByRow):
 
     def __init__(self, settings: Any, task: Task) -> None:
         super().__init__(task, settings.inputs)
+        self._settings = settings
         self._member: Member = self.kind(settings, self.size(1))
         self.memory_capacity = self._member.memory_capacity
 
-    def _run(self, view: View, rows: Rows, about: About) -> tuple[Array, Mapping[str, float]]:  # noqa: ARG002 one answer to all
+    def _run(self, rows: Rows, about: About) -> Array:  # noqa: ARG002 one answer to all
+        return self._member.run(rows)[self.name]
+
+    def _learn(self, rows: Rows, evidence: Array) -> tuple[Array, Mapping[str, float]]:  # noqa: ARG002 nothing is weighed
         return self._member.run(rows)[self.name], {}
+
+    def _as_made(self) -> RowByRow:
+        return type(self)(self._settings, self.task)
 
     def _grow(self, capacity: int) -> None:
         self._member.grow(capacity)

@@ -6,7 +6,7 @@ learning changes is a value that is replaced, never written into, so the point b
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +16,12 @@ from streamlearn.adapt.params import Params, Rows, global_norm, is_finite, maske
 from streamlearn.errors import CheckpointError
 from streamlearn.inputs import Inputs
 from streamlearn.learners.active import ActiveRows
+from streamlearn.learners.named import NamedInputs
 from streamlearn.learners.task import Task, check_chunks, check_labels
 from streamlearn.memory import Columns, Reservoir, Undo
 from streamlearn.models.classifier import build, capacity_for, mixed_seed
 from streamlearn.models.mlp import MLP
-from streamlearn.records import About, Answering, Array, Batch, Json, LearnReport, State
+from streamlearn.records import About, Answer, Answering, Array, Batch, Json, LearnReport, State, no_evidence
 from streamlearn.settings import Section, key
 
 
@@ -38,7 +39,7 @@ class Point(NamedTuple):
 
     weights: dict[str, Params]
     active: ActiveRows
-    inputs: Inputs
+    inputs: Inputs | NamedInputs
 
 
 class Turn(NamedTuple):
@@ -52,6 +53,9 @@ class Turn(NamedTuple):
 class Chunkwise(ABC):
     """Implements `protocols.Learner` for every learner that moves the weights of one network by gradients."""
 
+    moves_by_rates: ClassVar[bool] = False
+    """Whether the weights move by learned step sizes, which are the weight set `rates`."""
+
     def __init__(self, task: Task, *, chunk: int, memory: MemorySettings | None = None, max_contexts: int = 0) -> None:
         self.chunk = chunk
         self.memory_capacity = memory.rows if memory is not None else 0
@@ -59,13 +63,14 @@ class Chunkwise(ABC):
         self.kernel = "torch"
         self.allow_kernel_change = False
         self._dtype = getattr(torch, task.dtype)
-        self.network = build(task.model, task.shape, seed=task.seed, start=task.start)
+        inputs = inputs_of(task)
+        self.network = build(task.model, inputs.shape, seed=task.seed, start=task.start, fan_in=fan_in_of(task, inputs))
         capacity = capacity_for(task.known)
         slow = self.network.initial(capacity, self._dtype, task.device)
         self.point = Point(
             {"slow": slow, **{name: _filled(slow, value) for name, value in self._fills().items()}},
             ActiveRows.fresh(task.known, capacity, max_contexts, task.device),
-            Inputs.fresh(task.inputs, task.shape),
+            inputs,
         )
         self.generator = torch.Generator().manual_seed(mixed_seed(task.seed, 2))
         self._memory_settings = memory or MemorySettings()
@@ -82,7 +87,11 @@ class Chunkwise(ABC):
     def predict(self, x: Array, *, about: About = "auto") -> Array:
         """See `protocols.Learner`."""
         width = self.point.active.width
-        return self._logits(self._served(about), torch.tensor(x, dtype=torch.float32), self.point.active.lines[:1])[:, :width]
+        return self._logits(self._served(about), torch.tensor(x, dtype=torch.float32), self.point.active.overall)[:, :width]
+
+    def answer(self, x: Array) -> Answer:
+        """See `protocols.Learner`."""
+        return Answer(self.predict(x), no_evidence(len(x)))
 
     def learn(self, batch: Batch) -> LearnReport:
         """See `protocols.Learner`."""
@@ -101,15 +110,19 @@ class Chunkwise(ABC):
         before = self.point
         self._admit(batch)
         measures = self._update(columns)
-        rejected = not all(is_finite(weights) for weights in self.point.weights.values())
+        rejected = not self._holds_numbers()
         if rejected:
             self._take_back(before)
             measures = {}
         else:
             self._remember(columns)
-            measures = {**measures, "update_norm": self._distance(before)}
+            measures = measures if "update_norm" in measures else {**measures, "update_norm": self._distance(before)}
         self._early = None
         return Turn(logits, rejected, measures)
+
+    def _holds_numbers(self) -> bool:
+        """Whether the update was finite."""
+        return all(is_finite(weights) for weights in self.point.weights.values())
 
     def _answer(self, columns: Columns, batch: Batch) -> Array:
         active = self.point.active
@@ -178,10 +191,15 @@ class Chunkwise(ABC):
 
     def _recalled(self, count: int) -> Columns:
         """Up to `count` remembered rows, untransformed, by what learning needs of them."""
+        memory = self._reservoir
+        slots = memory.draw(count, with_replacement=self._memory_settings.with_replacement)
+        return memory.take(slots, ("x", "label", "context"))
+
+    @property
+    def _reservoir(self) -> Reservoir:
         if self.memory is None:
             raise ValueError(f"{type(self).__name__} remembers nothing: expected `memory` in its constructor")
-        slots = self.memory.draw(count, with_replacement=self._memory_settings.with_replacement)
-        return self.memory.take(slots, ("x", "label", "context"))
+        return self.memory
 
     # The network.
 
@@ -191,11 +209,17 @@ class Chunkwise(ABC):
 
     def _transformed(self, x: Tensor) -> Tensor:
         inputs = self.point.inputs
-        if not inputs.is_identity:
+        if isinstance(inputs, NamedInputs):
+            x = torch.from_numpy(inputs.apply(x.cpu().numpy())).to(x)
+        elif not inputs.is_identity:
             shift, gain = (torch.from_numpy(a).to(x) for a in (inputs.shift, inputs.gain))
             x = (x - shift) * gain
             x = x if inputs.clip is None else x.clamp(-inputs.clip, inputs.clip)
         return x.to(self._dtype)
+
+    def _inputs_of(self, columns: Columns) -> Array:
+        """The same on the host, as compiled forms take them."""
+        return self.point.inputs.apply(columns["x"].numpy())
 
     def _loss(self, params: Params, rows: Rows) -> Tensor:
         return masked_cross_entropy(self.network.logits(params, rows.x), rows)
@@ -214,6 +238,13 @@ class Chunkwise(ABC):
         new = self.point.weights["slow"]
         old = self.grown("slow", before.weights["slow"], len(new["head.bias"]))
         return float(global_norm({name: p - old[name] for name, p in new.items()}))
+
+    def hasten(self, factor: float) -> bool:
+        """See `protocols.Hastened`."""
+        if self.moves_by_rates and factor != 1.0:
+            rates = {name: factor * rate for name, rate in self.point.weights["rates"].items()}
+            self.point = self.point._replace(weights={**self.point.weights, "rates": rates})
+        return self.moves_by_rates
 
     def _standing_measures(self) -> dict[str, float]:
         """What can be said of the weights after this call."""
@@ -269,8 +300,8 @@ class Chunkwise(ABC):
         arrays = self._published(self._served("auto"), width)
         if self._served("ever") is not self._served("auto"):
             arrays |= {f"ever/{name}": array for name, array in self._published(self._served("ever"), width).items()}
-        arrays["active"] = self.point.active.lines[0, :width].cpu().numpy().astype(np.uint8)
-        settings = {"model": self.task.model.model_dump(mode="json"), "shape": list(self.task.shape)}
+        arrays["active"] = self.point.active.lines[0, :width].numpy().astype(np.uint8)
+        settings = {"model": self.task.model.model_dump(mode="json"), "shape": list(self.point.inputs.shape)}
         form = "mlp" if isinstance(self.network.body, MLP) else "torch"
         return Answering(form, arrays | self.point.inputs.arrays(), settings | self.point.inputs.values())
 
@@ -287,6 +318,16 @@ class Chunkwise(ABC):
         """Label rows met in this context, for those who ask with task identity."""
         line = self.point.active.mask([context])[0]
         return torch.nonzero(line).flatten().tolist()
+
+
+def inputs_of(task: Task) -> Inputs | NamedInputs:
+    """What a network is shown of this task's rows, before anything was learned."""
+    return Inputs.fresh(task.inputs, task.shape) if task.schema is None else NamedInputs.fresh(task.inputs, task.schema)
+
+
+def fan_in_of(task: Task, inputs: Inputs | NamedInputs) -> int | None:
+    """What a network's first weights are drawn for, where that is not the number of inputs."""
+    return inputs.layout.features if isinstance(inputs, NamedInputs) else task.fan_in
 
 
 def joined_logits(parts: list[Array]) -> Array:

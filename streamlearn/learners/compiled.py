@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from streamlearn.adapt.params import Params
+from streamlearn.errors import ConfigError
 from streamlearn.kernels.look_ahead_mlp import score_rows, update
 from streamlearn.kernels.look_ahead_room import Bench, Query, Rates, Weights, bench_for
 from streamlearn.records import Array
@@ -68,6 +69,13 @@ class CompiledLookAhead:
         return self._bench
 
 
+def is_compiled(wish: str, *, can: bool, expected: str) -> bool:
+    """Whether the compiled form is taken. Errors: ConfigError where it is asked for and there is none."""
+    if wish == "numba" and not can:
+        raise ConfigError(f"learner.kernel is 'numba': expected {expected} on the CPU; leave the key out for the default, auto")
+    return can and wish in ("auto", "numba")
+
+
 def packed(params: Params, active: Tensor) -> Array:
     """One flat array: per layer weights [in, out] and biases, the head's active rows last."""
     head = [params["head.weight"][active].T, params["head.bias"][active]]
@@ -75,17 +83,18 @@ def packed(params: Params, active: Tensor) -> Array:
 
 
 def unpacked(flat: Array, like: Params, active: Tensor) -> Params:
-    """New tensors out of a flat array; head rows that are not active stay as they are in `like`.
+    """Tensors out of a flat array, which is theirs from now on; head rows that are not active stay as they are in `like`.
 
-    Each is an allocation of its own: a view's alignment would differ from a restored tensor's, and with it a library's
-    order of summation.
+    Each but the first is an allocation of its own: a view's alignment would differ from a restored tensor's, and with it a
+    library's order of summation.
     """
     count = int(active.sum())
     width = like["head.weight"].shape[1]
     sizes = [p.numel() for p in _body(like)]
     *body, weight, bias = torch.split(torch.from_numpy(flat), [*sizes, width * count, count])
+    body = [*body[:1], *(part.clone() for part in body[1:])]
     names = [name for name in like if not name.startswith("head.")]
-    params = {name: part.clone().view(like[name].shape) for name, part in zip(names, body, strict=True)}
+    params = {name: part.view(like[name].shape) for name, part in zip(names, body, strict=True)}
     head = {"head.weight": like["head.weight"].clone(), "head.bias": like["head.bias"].clone()}
     head["head.weight"][active] = weight.view(width, count).T
     head["head.bias"][active] = bias

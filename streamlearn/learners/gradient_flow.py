@@ -58,7 +58,7 @@ class GradientFlow(Chunkwise):
 
     def _flowed(self, head: Tensor, held: Columns, count: int) -> Tensor:
         """The head at the end of the flow; rows that are not in the softmax stay."""
-        active = self.point.active.lines[0].cpu()
+        active = self.point.active.lines[0]
         place = active.cumsum(0) - 1
         targets = torch.nn.functional.one_hot(place[held["label"][:count]], int(active.sum())).double()
         empty = {"head.weight": head.new_zeros(0, head.shape[1]), "head.bias": head.new_zeros(0)}

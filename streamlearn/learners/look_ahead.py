@@ -5,6 +5,7 @@ replays together with the whole chunk after every step; the gradient of that sco
 and Sync, each weight's own inner step size.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Literal, cast
@@ -12,16 +13,18 @@ from typing import Literal, cast
 import torch
 
 from streamlearn.adapt import outer
-from streamlearn.adapt.inner import Episode, Form, MetaGradient, meta_gradient
-from streamlearn.adapt.params import Params, Rows, cosine, gradient
+from streamlearn.adapt.inner import Episode, Form, MetaGradient
+from streamlearn.adapt.params import Loss, Params, Rows, cosine, gradient
+from streamlearn.adapt.recursion import meta_gradient
 from streamlearn.errors import ConfigError
+from streamlearn.inputs import Inputs
 from streamlearn.kernels.look_ahead_room import Weights, rates_of
 from streamlearn.learners.chunkwise import Chunkwise, MemorySettings
-from streamlearn.learners.compiled import CompiledLookAhead, layer_sizes, packed, unpacked
+from streamlearn.learners.compiled import CompiledLookAhead, is_compiled, layer_sizes, packed, unpacked
+from streamlearn.learners.static import Drawn, Recipe, Report, StaticLookAhead
 from streamlearn.learners.task import Task
 from streamlearn.memory import Columns
 from streamlearn.models.mlp import MLP
-from streamlearn.records import Array
 from streamlearn.settings import Section, key
 
 
@@ -40,8 +43,11 @@ class LookAheadSettings(Section):
     )
     floor_inner: bool = key(True, "step sizes below 0 count as 0 in the inner loop (off in the paper's CIFAR form)")
     second_order: bool = key(False, "differentiate through the inner steps")
+    alignment_every: int = key(10, "chunks from one measurement of the gradient alignment to the next", unit="chunks", ge=1)
     max_contexts: int = key(0, "contexts with a softmax of their own (multi-head); 0 ignores contexts", ge=0)
-    kernel: Literal["auto", "numba", "torch"] = key("auto", "compiled or plain arithmetic; auto compiles where it can")
+    kernel: Literal["auto", "numba", "torch", "static"] = key(
+        "auto", "compiled, plain, or in fixed shapes, which a GPU replays as one graph; auto: static on a GPU, else compiled"
+    )
     allow_kernel_change: bool = key(False, "go on from a checkpoint of the other kernel; bits will differ from there on")
 
 
@@ -57,41 +63,48 @@ class LookAhead(Chunkwise):
         super().__init__(task, chunk=settings.chunk, memory=settings.memory, max_contexts=settings.max_contexts)
         self._form = Form(settings.second_order, settings.floor_inner, settings.inner_clip)
         self._compiled = self._compile() if self._wants_compiling() else None
-        self.kernel = "torch" if self._compiled is None else "numba"
+        self._static = self._fixed() if self._wants_fixing() else None
+        self.kernel = "numba" if self._compiled else "static" if self._static else "torch"
         self.allow_kernel_change = settings.allow_kernel_change
 
     def _fills(self) -> Mapping[str, float]:
         return {"rates": self.settings.inner_lr}
 
     def _update(self, columns: Columns) -> Mapping[str, float]:
-        return self._plain(columns) if self._compiled is None else self._fast(columns, self._compiled)
+        if self._compiled is not None:
+            return self._fast(columns, self._compiled)
+        return self._plain(columns) if self._static is None else self._read(self._run(columns, self._static))
 
     def _plain(self, columns: Columns) -> Mapping[str, float]:
-        fresh = self._rows(columns)
+        fresh, due = self._rows(columns), self._is_due()
         measures = {}
         for glance in range(self.settings.glances):
             order = torch.randperm(self.chunk, generator=self.generator)
             replayed = self._replayed(self.settings.replay_rows)
-            if glance == 0:
+            if glance == 0 and due:
                 measures = {"gradient_alignment": self._alignment(fresh, replayed)}
-            support = [fresh.at(part) for part in order.chunk(self.settings.inner_chunks)]
-            episode = Episode(support, fresh if replayed is None else Rows.joined([replayed, fresh]))
-            slow, rates = self._step(self.point.weights["slow"], self.point.weights["rates"], episode)
+            episode = Episode(self._parts(fresh.at(order)), fresh if replayed is None else Rows.joined([replayed, fresh]))
+            slow, rates = self._step(self._loss, self.point.weights["slow"], self.point.weights["rates"], episode)
             self.point = self.point._replace(weights={"slow": slow, "rates": rates})
             self._remember_early(columns)
         return measures
+
+    def _parts(self, shuffled: Rows) -> list[Rows]:
+        """What the inner steps take, one after another."""
+        rows = self.chunk // self.settings.inner_chunks
+        return [shuffled.at(slice(start, start + rows)) for start in range(0, self.chunk, rows)]
 
     def _fast(self, columns: Columns, compiled: CompiledLookAhead) -> Mapping[str, float]:
         slow, rates, active = self.point.weights["slow"], self.point.weights["rates"], self.point.active.lines[0]
         compiled.fit(layer_sizes(slow, active), self.task.dtype)
         weights = Weights(packed(slow, active), packed(rates, active))
         compiled.begin(self._inputs_of(columns), columns["label"].numpy(), active.numpy())
-        measures = {}
+        measures, due = {}, self._is_due()
         for glance in range(self.settings.glances):
             order = torch.randperm(self.chunk, generator=self.generator)
             kept = self._recalled(self.settings.replay_rows)
             query = compiled.query(self._inputs_of(kept), kept["label"].numpy(), order.numpy())
-            if glance == 0:
+            if glance == 0 and due:
                 measures = {"gradient_alignment": compiled.alignment(weights, query)}
             compiled.update(weights, query)
             self._remember_early(columns)
@@ -99,19 +112,46 @@ class LookAhead(Chunkwise):
         self.point = self.point._replace(weights=moved)
         return measures
 
-    def _inputs_of(self, columns: Columns) -> Array:
-        return self.point.inputs.apply(columns["x"].numpy())
+    def _run(self, columns: Columns, static: StaticLookAhead) -> Report:
+        """All glances at a chunk, without waiting for the device."""
+        point, memory, due = self.point, self._reservoir, self._is_due()
+        static.begin(point.weights, columns, point.active.lines, cast(Inputs, point.inputs), memory.columns)
+        own = self.settings
+        for glance in range(own.glances):
+            order = torch.randperm(self.chunk, generator=self.generator)
+            slots = memory.draw(own.replay_rows, with_replacement=own.memory.with_replacement)
+            contexts = torch.cat([memory.columns["context"][slots], columns["context"]]) if own.max_contexts else slots[:0]
+            static.update(Drawn(order, slots, point.active.line_of(contexts.tolist())), measured=due and glance == 0)
+            self._remember_early(columns)
+        return static.settled()
+
+    def _read(self, report: Report) -> Mapping[str, float]:
+        """The one look at the device. What is not finite is told, so that all that belongs to it is taken back."""
+        sound, moved, alignment = report.read.tolist()
+        self._is_sound = bool(sound)
+        self.point = self.point._replace(weights={"slow": report.slow, "rates": report.rates})
+        return {"update_norm": moved} | ({"gradient_alignment": alignment} if report.is_aligned else {})
+
+    def _holds_numbers(self) -> bool:
+        return super()._holds_numbers() if self._static is None else self._is_sound
 
     def _wants_compiling(self) -> bool:
-        own, wish = self.settings, self.settings.kernel
+        own = self.settings
         plain = own.second_order or own.inner_clip is not None or own.max_contexts > 0 or self.task.device != "cpu"
         can = self._constants() is not None and not plain and isinstance(self.network.body, MLP) and self.network.is_whole
-        if wish == "numba" and not can:
-            raise ConfigError(
-                "learner.kernel is 'numba': expected a first-order learner without inner_clip and max_contexts, with the "
-                "model 'mlp' on the CPU; leave the key out for the default, auto"
-            )
-        return can and wish != "torch"
+        expected = "a first-order learner without inner_clip and max_contexts, with the model 'mlp'"
+        return is_compiled(own.kernel, can=can, expected=expected)
+
+    def _wants_fixing(self) -> bool:
+        wish, can = self.settings.kernel, isinstance(self.point.inputs, Inputs)
+        if wish == "static" and not can:
+            raise ConfigError("learner.kernel is 'static': expected inputs of a shape; leave the key out for the default, auto")
+        return can and (wish == "static" or (wish == "auto" and torch.device(self.task.device).type == "cuda"))
+
+    def _fixed(self) -> StaticLookAhead:
+        own = self.settings
+        sizes = {"chunk": own.chunk, "inner_chunks": own.inner_chunks, "replay_rows": own.replay_rows}
+        return StaticLookAhead(Recipe(self._step, self.network.logits, **sizes, max_contexts=own.max_contexts))
 
     def _constants(self) -> tuple[float, float] | None:
         """`meta_lr` and `outer_lr` of the compiled form, each 0 where there is none; None where it has no such form."""
@@ -122,8 +162,8 @@ class LookAhead(Chunkwise):
         rates = rates_of(meta_lr, outer_lr, own.clip_norm, floor=own.floor_inner, dtype=self.task.dtype)
         return CompiledLookAhead(rates, chunk=own.chunk, steps=own.inner_chunks, replay_rows=own.replay_rows)
 
-    def _step(self, slow: Params, rates: Params, episode: Episode) -> tuple[Params, Params]:
-        return self._outer(slow, rates, meta_gradient(self._loss, slow, rates, episode, self._form))
+    def _step(self, loss: Loss, slow: Params, rates: Params, episode: Episode) -> tuple[Params, Params]:
+        return self._outer(slow, rates, meta_gradient(loss, slow, rates, episode, self._form))
 
     @abstractmethod
     def _outer(self, slow: Params, rates: Params, meta: MetaGradient) -> tuple[Params, Params]:
@@ -135,12 +175,24 @@ class LookAhead(Chunkwise):
         slow = self.point.weights["slow"]
         return cosine(gradient(self._loss, slow, fresh), gradient(self._loss, slow, replayed))
 
+    def _is_due(self) -> bool:
+        """Whether the gradient alignment of the chunk at hand is measured; the first has nothing to compare with."""
+        return (self._chunks_seen() - 1) % self.settings.alignment_every == 0
+
+    def _chunks_seen(self) -> int:
+        return self._reservoir.seen // self.chunk
+
     def _standing_measures(self) -> dict[str, float]:
-        return step_sizes(self.point.weights["rates"], self.point.active.width)
+        since = self._chunks_seen() - 2  # the second chunk is the first that is measured
+        age = float(since % self.settings.alignment_every) if since >= 0 else math.nan
+        sizes = step_sizes(self.point.weights["rates"], self.point.active.width)
+        return sizes | {"gradient_alignment_age_chunks": age}
 
 
 class LaMAML(LookAhead):
     """Each weight learns its own step size, by which it then moves: La-MAML."""
+
+    moves_by_rates = True
 
     class Settings(LookAheadSettings):
         """La-MAML with the settings of the paper's MNIST Rotations."""
@@ -194,8 +246,10 @@ class CMAML(LookAhead):
 
 def step_sizes(rates: Params, width: int) -> dict[str, float]:
     """Measures of learned step sizes, `width` rows of the head among them."""
-    used = torch.cat([(r[:width] if name.startswith("head.") else r).flatten() for name, r in rates.items()])
+    used = [r[:width] if name.startswith("head.") else r for name, r in rates.items()]
+    above = [r.clamp(min=0) for r in used]
+    count = sum(r.numel() for r in used)
     return {
-        "step_size_mean": float(used.clamp(min=0).mean()),
-        "step_size_zero_ratio": float((used <= 0).to(used.dtype).mean()),
+        "step_size_mean": float(torch.stack([r.sum() for r in above]).sum()) / count,
+        "step_size_zero_ratio": 1.0 - float(torch.stack([r.sign().sum() for r in above]).sum()) / count,
     }

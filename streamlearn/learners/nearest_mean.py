@@ -10,18 +10,20 @@ import torch
 
 from streamlearn.errors import CheckpointError
 from streamlearn.inputs import Inputs
-from streamlearn.learners.chunkwise import joined_logits
+from streamlearn.learners.chunkwise import inputs_of, joined_logits
+from streamlearn.learners.named import NamedInputs
 from streamlearn.learners.task import Task, check_chunks, check_labels
 from streamlearn.models.classifier import Classifier, build, capacity_for
 from streamlearn.models.mlp import MLP
-from streamlearn.records import About, Answering, Array, Batch, LearnReport, State
+from streamlearn.records import About, Answer, Answering, Array, Batch, LearnReport, State, no_evidence
 from streamlearn.settings import Section, key
 
 
 class NearestMean:
     """Logits are x·μ − ½‖μ‖², which orders labels as −½‖x − μ‖² does. Means are exact, in float64, of raw inputs or features.
 
-    Source  Welford 1962, one row at a time. On inputs, the transform is applied to mean and question alike.
+    Source  Welford 1962, one row at a time. On arrays, the transform is applied to mean and question alike; named columns are
+            averaged as they are shown when their row is learned.
     """
 
     class Settings(Section):
@@ -34,9 +36,9 @@ class NearestMean:
     def __init__(self, settings: Settings, task: Task) -> None:
         self.chunk = settings.chunk
         self.task = task
-        self._inputs = Inputs.fresh(task.inputs, task.shape)
+        self._inputs = inputs_of(task)
         self._network = None if task.start is None else _Network(task)
-        self._size = int(np.prod(task.shape)) if self._network is None else self._network.classifier.width
+        self._size = int(np.prod(self._inputs.shape)) if self._network is None else self._network.classifier.width
         self._means = np.zeros((capacity_for(0), self._size))
         self._counts = np.zeros(capacity_for(0), np.int64)
 
@@ -47,6 +49,10 @@ class NearestMean:
         logits = flat @ means.T - 0.5 * (means**2).sum(1)
         return np.where(active, logits, np.float32(-np.inf)).astype(np.float32)
 
+    def answer(self, x: Array) -> Answer:
+        """See `protocols.Learner`."""
+        return Answer(self.predict(x), no_evidence(len(x)))
+
     def learn(self, batch: Batch) -> LearnReport:
         """See `protocols.Learner`. A row that would make a mean infinite is left out and reported."""
         check_chunks(len(batch), self.chunk)
@@ -56,7 +62,7 @@ class NearestMean:
             rows = batch[start : start + self.chunk]
             with np.errstate(invalid="ignore"):  # a row that is not finite has no answer, and is left out below
                 logits.append(self.predict(rows.x))
-            rejected.append(not np.isfinite(rows.x).all())
+            rejected.append(not self._learnable(rows.x))
             if not rejected[-1]:
                 self._take(rows)
         return LearnReport(joined_logits(logits), np.repeat(np.array(rejected, bool), self.chunk))
@@ -64,10 +70,19 @@ class NearestMean:
     def _take(self, rows: Batch) -> None:
         self._grow(int(rows.labels.max()) + 1)
         self._inputs = self._inputs.learned(rows.x)
-        features = rows.x.reshape(len(rows), self._size) if self._network is None else self._asked(rows.x)
+        features = rows.x.reshape(len(rows), self._size) if self._takes_raw else self._asked(rows.x)
         for x, label in zip(features, rows.labels.tolist(), strict=True):
             self._counts[label] += 1
             self._means[label] += (x - self._means[label]) / self._counts[label]
+
+    @property
+    def _takes_raw(self) -> bool:
+        """Whether means are of rows as decoded: not of a network's features, nor of categories."""
+        return self._network is None and isinstance(self._inputs, Inputs)
+
+    def _learnable(self, x: Array) -> bool:
+        found = np.isfinite(x) if isinstance(self._inputs, Inputs) else self._inputs.layout.learnable(x)
+        return bool(found.all())
 
     def _asked(self, x: Array) -> Array:
         """What is compared with the means, [n, size]."""
@@ -84,7 +99,7 @@ class NearestMean:
         met = np.flatnonzero(self._counts)
         width = int(met[-1]) + 1 if len(met) else 0
         means = self._means[:width].astype(np.float32)
-        if self._network is None:
+        if self._takes_raw:
             means = self._inputs.apply(means.reshape(width, *self.task.shape)).reshape(width, self._size)
         return means, self._counts[:width] > 0
 
@@ -130,7 +145,7 @@ class _Network:
             features: Array = self.classifier.features(self._params, torch.tensor(x)).numpy()
         return features
 
-    def answering(self, means: Array, active: Array, inputs: Inputs) -> Answering:
+    def answering(self, means: Array, active: Array, inputs: Inputs | NamedInputs) -> Answering:
         """The nearest mean is a linear head: rows μ, biases −½‖μ‖²."""
         body = {name: p.numpy().copy() for name, p in {**self.classifier.fixed, **self._params}.items()}
         head = {"head.weight": means.copy(), "head.bias": -0.5 * (means**2).sum(1), "active": active.astype(np.uint8)}

@@ -5,7 +5,6 @@ nothing recent goes to the fallback pool: the network's slow and fast weights, a
 these are is measured on the stream itself: the share of its rows that would be taken for the past is held at a quantile.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,22 +13,24 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from streamlearn.kernels import pool as kernel
+from streamlearn.kernels.presence import Verdicts
 from streamlearn.learners.members import label_law, partitions, plastic_mlp, quantile_ramps
-from streamlearn.learners.members.columns import Columns, Field, View
+from streamlearn.learners.members.columns import Columns
 from streamlearn.learners.members.columns import Settings as InputsSettings
+from streamlearn.learners.members.earlier import Earlier, pack, unpack
 from streamlearn.learners.members.kept import copies, put_back
 from streamlearn.learners.members.label_law import Settings as LawSettings
 from streamlearn.learners.members.look_ahead import NAME, SLOW, LookAhead
+from streamlearn.learners.members.look_ahead import Settings as LookAheadSettings
 from streamlearn.learners.members.member import Member, Rows, Size
 from streamlearn.learners.members.partitions import Settings as PartitionsSettings
 from streamlearn.learners.members.plastic_mlp import Settings as PlasticSettings
 from streamlearn.learners.members.presence import GateSettings, Presence
 from streamlearn.learners.members.quantile_ramps import Settings as RampsSettings
 from streamlearn.learners.row_by_row import RowByRow
-from streamlearn.learners.sliding_look_ahead import SlidingLookAhead
 from streamlearn.learners.task import Task
-from streamlearn.records import About, Answering, Array, State
-from streamlearn.settings import Section, key
+from streamlearn.records import About, Answer, Answering, Array, State, no_evidence
+from streamlearn.settings import Section, key, other
 
 Name = Literal[
     "quantile-ramps",
@@ -58,8 +59,6 @@ KINDS: Mapping[str, Callable[[Any, Size], Member]] = {
     label_law.NAME: label_law.LabelLaw,
 }
 
-LookAheadSettings = SlidingLookAhead.Settings
-
 
 class Weights:
     """One log-linear pool over named answers.
@@ -72,11 +71,15 @@ class Weights:
         self.names, self.settings = names, settings
         self._trust = kernel.Trust(np.full(len(names), 1.0 / len(names)), np.zeros(len(names)))
 
-    def run(self, answers: Mapping[str, Array], rows: Rows) -> Array:
-        """Log-probabilities of rows, each before its own label; learns the weights where rows are learned."""
-        stacked = np.stack([answers[name] for name in self.names])
-        own, out = self.settings, np.zeros(stacked.shape[1:])
-        kernel.mix(stacked, rows, kernel.Pace(own.rate, own.fade, own.floor), self._trust, out)
+    def run(self, answers: Mapping[str, Array], rows: Rows, earlier: Earlier) -> Array:
+        """Log-probabilities of rows, each before its own label; learns the weights where rows are learned.
+
+        Rows that were answered `earlier` are learned from by what was said of them then.
+        """
+        now, then = (np.stack([given[name] for name in self.names]) for given in (answers, earlier.answers))
+        own, out = self.settings, np.zeros(now.shape[1:])
+        pace = kernel.Pace(own.rate, own.fade, own.floor)
+        kernel.mix(kernel.Answers(now, earlier.lag, then), rows, pace, self._trust, out)
         return out
 
     def values(self) -> dict[str, float]:
@@ -96,6 +99,30 @@ class PoolSettings(Section):
     floor: float = key(0.001, "share of each member's answer that is spread over all labels", gt=0, lt=1)
 
 
+class SteadyRamps(RampsSettings):
+    """Quantile ramps at a tenth of the rate."""
+
+    rate: float = other(RampsSettings, "rate", 0.003)
+
+
+class SettledRamps(RampsSettings):
+    """Quantile ramps at a hundredth of the rate."""
+
+    rate: float = other(RampsSettings, "rate", 0.0003)
+
+
+class SteadyPartitions(PartitionsSettings):
+    """Partitions at a tenth of the rate."""
+
+    rate: float = other(PartitionsSettings, "rate", 0.3)
+
+
+class SettledPartitions(PartitionsSettings):
+    """Partitions at a hundredth of the rate."""
+
+    rate: float = other(PartitionsSettings, "rate", 0.03)
+
+
 class Pool(RowByRow):
     """Implements `protocols.Learner`."""
 
@@ -107,11 +134,11 @@ class Pool(RowByRow):
         weights: PoolSettings = key(PoolSettings(), "how members are weighed")
         gate: GateSettings = key(GateSettings(), "which questions are about the past")
         quantile_ramps: RampsSettings = key(RampsSettings(), "the member of that name")
-        steady_ramps: RampsSettings = key(RampsSettings(rate=0.003), "the member of that name")
-        settled_ramps: RampsSettings = key(RampsSettings(rate=0.0003), "the member of that name")
+        steady_ramps: SteadyRamps = key(SteadyRamps(), "the member of that name")
+        settled_ramps: SettledRamps = key(SettledRamps(), "the member of that name")
         partitions: PartitionsSettings = key(PartitionsSettings(), "the member of that name")
-        steady_partitions: PartitionsSettings = key(PartitionsSettings(rate=0.3), "the member of that name")
-        settled_partitions: PartitionsSettings = key(PartitionsSettings(rate=0.03), "the member of that name")
+        steady_partitions: SteadyPartitions = key(SteadyPartitions(), "the member of that name")
+        settled_partitions: SettledPartitions = key(SettledPartitions(), "the member of that name")
         plastic_mlp: PlasticSettings = key(PlasticSettings(), "the member of that name")
         sliding_look_ahead: LookAheadSettings = key(LookAheadSettings(), "the member of that name")
         label_law: LawSettings = key(LawSettings(), "the member of that name")
@@ -124,9 +151,12 @@ class Pool(RowByRow):
             for part, (name, kind) in enumerate(KINDS.items())
             if name in settings.members
         }
+        self._network: LookAhead | None = None
         if NAME in settings.members:
             scaled = isinstance(self._inputs, Columns)
-            self._members[NAME] = LookAhead(settings.sliding_look_ahead, self.size(20), task, scaled=scaled)
+            self._network = LookAhead(settings.sliding_look_ahead, self.size(20), task, scaled=scaled)
+            self._members[NAME] = self._network
+        self._voices = [*self._members, *((SLOW,) if NAME in self._members else ())]
         self._now = Weights(list(self._members), settings.weights)
         self._ever = self._fallback()
         self._presence = self._gate()
@@ -137,27 +167,61 @@ class Pool(RowByRow):
         return Weights(names, self.settings.weights) if NAME in self._members else None
 
     def _gate(self) -> Presence | None:
-        own, features = self.settings.gate, math.prod(self.task.shape)
-        if self._ever is None or not own.quantile:
+        size = self.size(21)
+        if self._ever is None or not self.settings.gate.quantile:
             return None
-        return Presence(own, features=features, is_array=isinstance(self._inputs, Field), seed=self.size(21).seed)
+        return Presence(self.settings.gate, columns=size.inputs, seed=size.seed)
 
-    def _run(self, view: View, rows: Rows, about: About) -> tuple[Array, Mapping[str, float]]:
-        answers: dict[str, Array] = {}
+    def _run(self, rows: Rows, about: About) -> Array:
+        if about == "ever" and NAME in self._members:
+            return self._members[NAME].run(rows)[SLOW]
+        return self._mixed(self._said(rows), rows, about=about)[0]
+
+    def answer(self, x: Array) -> Answer:
+        """See `protocols.Learner`."""
+        rows = self._asked(x)
+        if not rows.width:
+            logits = np.zeros((len(x), 0), np.float32)
+            return Answer(logits, pack([logits] * len(self._voices), np.full(len(x), np.inf), rows.numbers))
+        said = self._said(rows)
+        logits, verdicts = self._mixed(said, rows)
+        return Answer(logits.astype(np.float32), pack([said[name] for name in self._voices], verdicts.scores, rows.numbers))
+
+    def _learn(self, rows: Rows, evidence: Array) -> tuple[Array, Mapping[str, float]]:
+        logits, verdicts = self._mixed(self._said(rows), rows, unpack(evidence, self._voices, rows))
+        past = int((~verdicts.here).sum()) / max(1, len(verdicts.here))
+        return logits, self._measures(past)
+
+    def _said(self, rows: Rows) -> dict[str, Array]:
+        """What every part says of rows."""
+        said: dict[str, Array] = {}
         for member in self._members.values():
-            answers |= member.run(rows)
-        if about == "ever" and SLOW in answers:
-            return answers[SLOW], {}
-        present = self._now.run(answers, rows)
+            said |= member.run(rows)
+        return said
+
+    def _mixed(
+        self, said: Mapping[str, Array], rows: Rows, earlier: Earlier | None = None, *, about: About = "auto"
+    ) -> tuple[Array, Verdicts]:
+        """Answers of the pools, as the gate decides, and its verdicts."""
+        earlier = earlier or unpack(no_evidence(len(rows.z)), self._voices, rows)
+        present = self._now.run(said, rows, earlier)
         if about != "auto" or self._ever is None or self._presence is None:
-            return present, self._measures(0.0)
-        here = self._presence.run(view, rows.learned)
-        past = int((~here).sum()) / max(1, len(here))
-        return np.where(here[:, None], present, self._ever.run(answers, rows)), self._measures(past)
+            return present, Verdicts(np.ones(len(present), bool), np.zeros(len(present)))
+        verdicts = self._presence.run(rows.z, rows.learned, earlier.scores)
+        return np.where(verdicts.here[:, None], present, self._ever.run(said, rows, earlier)), verdicts
 
     def _measures(self, past: float) -> Mapping[str, float]:
-        weights = {f"member_weight/{name}": value for name, value in self._now.values().items()}
-        return weights if self._presence is None else {**weights, "answered_from_past_ratio": past}
+        measures = {f"member_weight/{name}": value for name, value in self._now.values().items()}
+        if self._presence is not None:
+            measures["answered_from_past_ratio"] = past
+        return measures if self._network is None else {**measures, **self._network.measures}
+
+    def hasten(self, factor: float) -> bool:
+        """See `protocols.Hastened`. It is the network of two speeds that has step sizes of its own."""
+        return self._network is not None and self._network.hasten(factor)
+
+    def _as_made(self) -> RowByRow:
+        return type(self)(self.settings, self.task)
 
     def _grow(self, capacity: int) -> None:
         for member in self._members.values():
@@ -193,7 +257,6 @@ class Pool(RowByRow):
             settings["ever"] = self._ever.names
         if self._presence is not None:
             arrays |= self._presence.arrays()
-            settings |= self._presence.values()
         return Answering("pool", arrays, settings)
 
     def memory_labels(self) -> Mapping[int, int]:

@@ -1,14 +1,23 @@
 """Experience replay: ER, its ablation with learned step sizes (La-ER), and MER, which adds Reptile's pull."""
 
+import math
 from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
 
 from streamlearn.adapt import outer
-from streamlearn.adapt.inner import Episode, Form, MetaGradient, meta_gradient
-from streamlearn.adapt.params import Params, Rows, clipped, cosine, gradient, moved
+from streamlearn.adapt.inner import Episode, Form, MetaGradient
+from streamlearn.adapt.params import Loss, Params, Rows, clipped, cosine, gradient, moved
+from streamlearn.adapt.recursion import meta_gradient
 from streamlearn.learners.chunkwise import Chunkwise, MemorySettings
+from streamlearn.learners.compiled import is_compiled
 from streamlearn.learners.look_ahead import LookAhead, LookAheadSettings
+from streamlearn.learners.replay_compiled import CompiledPasses, Labelled
 from streamlearn.learners.task import Task
 from streamlearn.memory import Columns
+from streamlearn.models.mlp import MLP
 from streamlearn.settings import Section, key
 
 
@@ -59,6 +68,8 @@ class LaER(LookAhead):
     Source  Gupta, Yadav, Paull 2020, the ablation La-ER.
     """
 
+    moves_by_rates = True
+
     class Settings(LookAheadSettings):
         """La-ER with the settings of the paper's CIFAR-100."""
 
@@ -75,9 +86,9 @@ class LaER(LookAhead):
         super().__init__(settings, task)
         self._form = Form(settings.second_order, settings.floor_inner, settings.inner_clip, last_only=True)
 
-    def _step(self, slow: Params, rates: Params, episode: Episode) -> tuple[Params, Params]:
-        meta = meta_gradient(self._loss, slow, rates, episode, self._form)
-        return self._outer(slow, rates, MetaGradient(gradient(self._loss, slow, episode.query), meta.inner_lr))
+    def _step(self, loss: Loss, slow: Params, rates: Params, episode: Episode) -> tuple[Params, Params]:
+        meta = meta_gradient(loss, slow, rates, episode, self._form)
+        return self._outer(slow, rates, MetaGradient(gradient(episode.score or loss, slow, episode.query), meta.inner_lr))
 
     def _outer(self, slow: Params, rates: Params, meta: MetaGradient) -> tuple[Params, Params]:
         own = self.settings
@@ -87,11 +98,12 @@ class LaER(LookAhead):
 class MER(Chunkwise):
     """Each sample is learned in several passes of single-row steps over itself and replays, drawn back after each.
 
-    Source  Riemer et al. 2019, Algorithm 1: `within` is their β, `across` their γ. The new row comes first in each pass.
+    Source  Riemer et al. 2019, Algorithm 1: `within` is their β, `across` their γ, `passes` their s. The new row comes first
+            in each pass. They do not bound gradients.
     """
 
     class Settings(Section):
-        """MER with the settings of its authors."""
+        """MER with the settings that the La-MAML paper's authors gave it on CIFAR-100."""
 
         replay_rows: int = key(25, "remembered rows in each pass", unit="rows", ge=0)
         passes: int = key(10, "passes per sample", ge=1)
@@ -99,28 +111,58 @@ class MER(Chunkwise):
         learning_rate: float = key(0.1, "step size", gt=0)
         within: float = key(0.1, "share of a pass that is kept", gt=0, le=1)
         across: float = key(1.0, "share of a sample's passes that is kept", gt=0, le=1)
-        clip_norm: float = key(10.0, "bound on the global norm of each gradient", gt=0)
+        clip_norm: float | None = key(10.0, "bound on the global norm of each gradient; empty: none", gt=0)
         max_contexts: int = key(0, "contexts with a softmax of their own (multi-head); 0 ignores contexts", ge=0)
+        kernel: Literal["auto", "numba", "torch"] = key("auto", "compiled or plain arithmetic; auto compiles where it can")
+        allow_kernel_change: bool = key(False, "go on from a checkpoint of the other kernel; bits will differ from there on")
 
     def __init__(self, settings: Settings, task: Task) -> None:
         self.settings = settings
         super().__init__(task, chunk=1, memory=settings.memory, max_contexts=settings.max_contexts)
+        self._compiled = self._compile() if self._wants_compiling() else None
+        self.kernel = "torch" if self._compiled is None else "numba"
+        self.allow_kernel_change = settings.allow_kernel_change
 
     def _update(self, columns: Columns) -> Mapping[str, float]:
-        fresh, start = self._rows(columns), self.point.weights["slow"]
-        slow = start
+        start = self.point.weights["slow"]
+        end = self._plain(start, columns) if self._compiled is None else self._fast(start, columns, self._compiled)
+        slow = end if self.settings.across == 1.0 else towards(start, end, self.settings.across)
+        self.point = self.point._replace(weights={"slow": slow})
+        return {}
+
+    def _plain(self, slow: Params, columns: Columns) -> Params:
+        fresh = self._rows(columns)
         for _ in range(self.settings.passes):
             replayed = self._replayed(self.settings.replay_rows)
             after = self._walk(slow, fresh if replayed is None else Rows.joined([fresh, replayed]))
             slow = towards(slow, after, self.settings.within)
-        self.point = self.point._replace(weights={"slow": towards(start, slow, self.settings.across)})
-        return {}
+        return slow
 
     def _walk(self, slow: Params, rows: Rows) -> Params:
+        bound = self.settings.clip_norm
         for row in range(len(rows.y)):
-            grads = clipped(gradient(self._loss, slow, rows.at(slice(row, row + 1))), self.settings.clip_norm)
-            slow = moved(slow, grads, self.settings.learning_rate)
+            grads = gradient(self._loss, slow, rows.at(slice(row, row + 1)))
+            slow = moved(slow, grads if bound is None else clipped(grads, bound), self.settings.learning_rate)
         return slow
+
+    def _fast(self, slow: Params, columns: Columns, compiled: CompiledPasses) -> Params:
+        own, memory = self.settings, self._reservoir
+        with_replacement = own.memory.with_replacement
+        slots = [memory.draw(own.replay_rows, with_replacement=with_replacement) for _ in range(own.passes)]
+        kept = memory.take(torch.cat(slots), ("x", "label"))
+        fresh, replayed = (Labelled(self._inputs_of(each), each["label"].numpy()) for each in (columns, kept))
+        return compiled.run(slow, self.point.active.lines[0], fresh, replayed)
+
+    def _wants_compiling(self) -> bool:
+        plain = self.settings.max_contexts > 0 or self.task.device != "cpu"
+        can = not plain and isinstance(self.network.body, MLP) and self.network.is_whole
+        return is_compiled(self.settings.kernel, can=can, expected="a learner without max_contexts, with the model 'mlp'")
+
+    def _compile(self) -> CompiledPasses:
+        own = self.settings
+        bound = math.inf if own.clip_norm is None else own.clip_norm
+        rates = np.array([own.learning_rate, own.within, bound], self.task.dtype)
+        return CompiledPasses(passes=own.passes, replay_rows=own.replay_rows, rates=rates)
 
 
 def towards(start: Params, end: Params, share: float) -> Params:

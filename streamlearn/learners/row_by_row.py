@@ -10,13 +10,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from streamlearn.layout import Layout
 from streamlearn.learners.members import columns
 from streamlearn.learners.members.columns import Columns, Field, View
 from streamlearn.learners.members.kept import put_back
 from streamlearn.learners.members.member import NEVER, Rows, Size
 from streamlearn.learners.task import Task, check_labels
 from streamlearn.models.classifier import capacity_for, mixed_seed
-from streamlearn.records import About, Array, Batch, Json, LearnReport, State
+from streamlearn.records import About, Answer, Array, Batch, Json, LearnReport, State, no_evidence
 
 
 class RowByRow(ABC):
@@ -34,8 +35,16 @@ class RowByRow(ABC):
         self._count = np.zeros(1, np.int64)
 
     @abstractmethod
-    def _run(self, view: View, rows: Rows, about: About) -> tuple[Array, Mapping[str, float]]:
+    def _run(self, rows: Rows, about: About) -> Array:
+        """Log-probabilities of rows; changes nothing."""
+
+    @abstractmethod
+    def _learn(self, rows: Rows, evidence: Array) -> tuple[Array, Mapping[str, float]]:
         """Log-probabilities of rows, each before its own label, and measures; learns those that are `rows.learned`."""
+
+    @abstractmethod
+    def _as_made(self) -> "RowByRow":
+        """Another one, of the same settings, that has learned nothing."""
 
     @abstractmethod
     def _grow(self, capacity: int) -> None:
@@ -51,13 +60,12 @@ class RowByRow(ABC):
 
     def predict(self, x: Array, *, about: About = "auto") -> Array:
         """See `protocols.Learner`."""
-        flat = np.asarray(x, np.float32).reshape(len(x), self._features)
-        learned = np.zeros(len(flat), bool)
-        view = self._inputs.run(flat, learned)
-        rows = self._rows(view, np.zeros(len(flat), np.int64), learned)
-        if not rows.width:
-            return np.zeros((len(flat), 0), np.float32)
-        return self._run(view, rows, about)[0].astype(np.float32)
+        rows = self._asked(x)
+        return self._run(rows, about).astype(np.float32) if rows.width else np.zeros((len(x), 0), np.float32)
+
+    def answer(self, x: Array) -> Answer:
+        """See `protocols.Learner`."""
+        return Answer(self.predict(x), no_evidence(len(x)))
 
     def learn(self, batch: Batch) -> LearnReport:
         """See `protocols.Learner`."""
@@ -69,7 +77,7 @@ class RowByRow(ABC):
         self._admit(batch.labels, learned)
         view = self._inputs.run(flat, learned)
         rows = self._rows(view, batch.labels, learned)
-        logits, measures = self._run(view, rows, "auto")
+        logits, measures = self._learn(rows, batch.evidence)
         self._count += learned.sum()
         width = _width(self._admitted < rows.numbers[-1])
         return LearnReport(logits[:, :width].astype(np.float32), ~learned, measures)
@@ -91,13 +99,16 @@ class RowByRow(ABC):
     def _rows(self, view: View, labels: Array, learned: Array) -> Rows:
         width = _width(self._admitted != NEVER)
         labels = np.ascontiguousarray(np.where(learned, labels, 0))
-        return Rows(view.z, view.u, labels, learned, self._numbers(learned), self._admitted, width)
+        return Rows(view.z, view.u, labels, learned, self._numbers(learned), self._admitted, width, view.lines)
+
+    def _asked(self, x: Array) -> Rows:
+        flat = np.asarray(x, np.float32).reshape(len(x), self._features)
+        learned = np.zeros(len(flat), bool)
+        return self._rows(self._inputs.run(flat, learned), np.zeros(len(flat), np.int64), learned)
 
     def question(self) -> Rows:
         """A row of zeros, asked now."""
-        learned = np.zeros(1, bool)
-        view = self._inputs.run(np.zeros((1, self._features), np.float32), learned)
-        return self._rows(view, np.zeros(1, np.int64), learned)
+        return self._asked(np.zeros((1, self._features), np.float32))
 
     def shown(self, question: Rows) -> Mapping[str, Array]:
         """For servers: what inputs become, and which labels may answer."""
@@ -105,11 +116,13 @@ class RowByRow(ABC):
 
     def how_shown(self) -> Mapping[str, Json]:
         """For servers: how."""
-        return {"clip": self._inputs.settings.clip, "missing": self._inputs.settings.missing}
+        return {"clip": self._inputs.settings.clip, "columns": self._inputs.layout.values()}
 
     def size(self, part: int) -> Size:
         """What part number `part` of this learner is made for."""
-        return Size(self._inputs.columns, len(self._admitted), self.task.dtype, mixed_seed(self.task.seed, 4, part))
+        own, seed = self._inputs.layout, mixed_seed(self.task.seed, 4, part)
+        kinds = {"categories": len(own.categorical), "slots": own.slots, "lines": own.lines, "gaps": len(own.gaps)}
+        return Size(own.dense, len(self._admitted), self.task.dtype, seed, **kinds)
 
     def state(self) -> State:
         """See `protocols.Learner`."""
@@ -119,7 +132,10 @@ class RowByRow(ABC):
     def restore(self, state: State) -> None:
         """See `protocols.Learner`."""
         labels = state.under("labels")
-        if (capacity := len(labels.arrays.get("admitted", ()))) > len(self._admitted):
+        capacity = len(labels.arrays.get("admitted", ()))
+        if 0 < capacity < len(self._admitted):  # going back: what has grown since begins anew
+            vars(self).update(vars(self._as_made()))
+        if capacity > len(self._admitted):
             self._admitted = np.full(capacity, NEVER, np.int64)
             self._grow(capacity)
         put_back({"admitted": self._admitted, "count": self._count}, labels, part="labels")
@@ -132,10 +148,12 @@ class RowByRow(ABC):
 
 
 def _inputs(task: Task, settings: columns.Settings) -> Columns | Field:
-    features = math.prod(task.shape)
+    features, seed = math.prod(task.shape), mixed_seed(task.seed, 4, 0)
+    if task.schema is not None:
+        return Columns(settings, layout=Layout.of(task.schema), dtype=task.dtype, seed=seed)
     standardised = task.inputs.kind == "standardise" or len(task.shape) == 1
     if settings.kind == "columns" or (settings.kind == "auto" and standardised):
-        return Columns(settings, features=features, dtype=task.dtype, seed=mixed_seed(task.seed, 4, 0))
+        return Columns(settings, layout=Layout.plain(features, missing=settings.missing), dtype=task.dtype, seed=seed)
     factor = task.inputs.factor if task.inputs.kind == "scale" else 1.0
     return Field(settings, features=features, factor=factor, dtype=task.dtype)
 

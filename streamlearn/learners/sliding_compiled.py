@@ -52,7 +52,8 @@ class CompiledStream:
         slow, rates, fast = (packed(weights[name], active) for name in WEIGHTS)
         sizes = layer_sizes(weights["slow"], active)
         if self._room is None or self._room.sizes.tolist() != sizes:
-            self._room = room_for(sizes, self.recipe)
+            own = self.recipe
+            self._room = room_for(sizes, window=own.window, replays=own.replays, dtype=own.rates.dtype)
         self._like, self._active = weights, active
         self._flat = slow, rates, np.stack([fast, fast]), np.zeros(1, np.int64)
 

@@ -20,10 +20,13 @@ from streamlearn.adapt.fast import Pace, fast_step
 from streamlearn.adapt.inner import Episode, Form, first_order_gradient
 from streamlearn.adapt.params import Loss, Params, Rows, cosine, gradient, is_finite, masked_cross_entropy
 from streamlearn.adapt.recall import Recall, recall_gap
-from streamlearn.errors import CheckpointError, ConfigError
+from streamlearn.errors import CheckpointError
+from streamlearn.inputs import Inputs
 from streamlearn.kernels.sliding_room import Recipe
 from streamlearn.learners.chunkwise import Chunkwise, MemorySettings, joined_logits, mean_measures
+from streamlearn.learners.compiled import is_compiled
 from streamlearn.learners.look_ahead import step_sizes
+from streamlearn.learners.named import NamedInputs
 from streamlearn.learners.sliding_compiled import CompiledStream, View
 from streamlearn.learners.task import Task, check_labels
 from streamlearn.memory import Columns, Reservoir, resized
@@ -44,19 +47,21 @@ class RecallSettings(Section):
 class SlidingLookAhead(Chunkwise):
     """Implements `protocols.Learner`. A chunk is one row: answers wait for no neighbour, and no row waits to be learned."""
 
+    moves_by_rates = True
+
     class Settings(Section):
         """Look-ahead over a sliding window."""
 
-        window: int = key(4, "newest rows that a look-ahead runs over, one inner step each", unit="rows", ge=1)
-        update_every: int = key(2, "rows between look-aheads; fast weights move with every row", unit="rows", ge=1)
-        replay_rows: int = key(4, "remembered rows in each look-ahead", unit="rows", ge=0)
+        window: int = key(6, "newest rows that a look-ahead runs over, one inner step each", unit="rows", ge=1)
+        update_every: int = key(1, "rows between look-aheads; fast weights move with every row", unit="rows", ge=1)
+        replay_rows: int = key(8, "remembered rows in each look-ahead", unit="rows", ge=0)
         memory: RecallSettings = key(RecallSettings(), "the replay memory")
-        recall: float = key(0.3, "weight of the squared difference from stored answers; 0 ignores them", ge=0)
-        inner_lr: float = key(0.15, "step size that every weight starts from", gt=0)
+        recall: float = key(0.6, "weight of the squared difference from stored answers; 0 ignores them", ge=0)
+        inner_lr: float = key(0.1, "step size that every weight starts from", gt=0)
         meta_lr: float = key(0.3, "how fast step sizes learn; 0 leaves them as they start", ge=0)
         clip_norm: float = key(2.0, "bound on the global norm of each meta gradient", gt=0)
         leak: float = key(0.02, "share of the way back to the slow weights that fast weights go with each row", gt=0, le=1)
-        fast_share: float = key(0.5, "share of the learned step sizes by which fast weights move", ge=0)
+        fast_share: float = key(0.25, "share of the learned step sizes by which fast weights move", ge=0)
         max_contexts: int = key(0, "contexts with a softmax of their own (multi-head); 0 ignores contexts", ge=0)
         kernel: Literal["auto", "numba", "torch"] = key("auto", "compiled or plain arithmetic; auto compiles where it can")
         allow_kernel_change: bool = key(False, "go on from a checkpoint of the other kernel; bits will differ from there on")
@@ -188,7 +193,7 @@ class SlidingLookAhead(Chunkwise):
         if is_new:
             self._resume(compiled)
         rows = _joined(self._recent, columns)
-        passed = compiled.learn(rows, View(asked, self._transformed(rows["x"]), self.point.inputs), self._reservoir)
+        passed = compiled.learn(rows, View(asked, self._transformed(rows["x"]), self._plain_inputs), self._reservoir)
         learned = len(passed.norms)
         if learned < len(batch):
             self.point = before
@@ -198,6 +203,13 @@ class SlidingLookAhead(Chunkwise):
         self._recent = _newest(taken, self.settings.window - 1)
         answers = answers or (self._wide(passed.logits), self._wide(passed.slow))
         return Part(*answers, passed.norms, passed.cosines)
+
+    @property
+    def _plain_inputs(self) -> Inputs:
+        """The transform, which compiled passes apply to remembered rows themselves."""
+        if isinstance(self.point.inputs, NamedInputs):
+            raise TypeError("compiled passes take no named columns: expected the plain arithmetic")
+        return self.point.inputs
 
     def _resume(self, compiled: CompiledStream) -> None:
         """After a change of labels."""
@@ -213,13 +225,10 @@ class SlidingLookAhead(Chunkwise):
 
     def _wants_compiling(self) -> bool:
         own = self.settings
-        can = isinstance(self.network.body, MLP) and self.task.device == "cpu" and own.max_contexts == 0
-        if own.kernel == "numba" and not can:
-            raise ConfigError(
-                "learner.kernel is 'numba': expected a learner without max_contexts, with the model 'mlp' on the CPU; "
-                "leave the key out for the default, auto"
-            )
-        return can and own.kernel != "torch"
+        plain = own.max_contexts > 0 or self.task.device != "cpu" or self.task.schema is not None
+        can = not plain and isinstance(self.network.body, MLP) and self.network.is_whole
+        expected = "a learner without max_contexts, on arrays, with the model 'mlp'"
+        return is_compiled(own.kernel, can=can, expected=expected)
 
     def _recipe(self) -> Recipe:
         own = self.settings
@@ -227,12 +236,6 @@ class SlidingLookAhead(Chunkwise):
         return Recipe(own.window, own.update_every, own.replay_rows, ALIGNMENT_EVERY, rates)
 
     # The memory, and the newest rows.
-
-    @property
-    def _reservoir(self) -> Reservoir:
-        if self.memory is None:
-            raise RuntimeError("this learner was made without a memory")
-        return self.memory
 
     def _new_memory(self) -> Reservoir:
         plain = super()._new_memory()

@@ -8,6 +8,7 @@ from streamlearn.errors import CheckpointError
 from streamlearn.inputs import InputSettings
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.records import Initialisation, State
+from streamlearn.schema import Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Task:
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
     start: Initialisation | None = None  # a warm start, made with this shape, model and inputs
+    schema: Schema | None = None  # of named columns, of which `shape` is the number
+    fan_in: int | None = None  # squared length of a usual input, where that is not its size
 
     def state(self) -> State:
         """What a checkpoint remembers of the warm start, whose fixed parameters it does not hold."""

@@ -28,10 +28,10 @@ def parts(network: Classifier, moves: tuple[str, ...], *, shape: tuple[int, ...]
         return {**moving, "head.weight": like.new_zeros(ways, network.width), "head.bias": like.new_zeros(ways)}
 
     if moves == HEAD:
-        return Parts(begin, network.features, _head_loss)
+        return Parts(begin, network.features, _head_loss, lambda _, x: x)
     if moves == TRUNK and isinstance(network.body, Gated):
         gated = _GatedOnce(network.body, torch.Size(shape))
-        return Parts(begin, gated.prepare, gated.loss)
+        return Parts(begin, gated.prepare, gated.loss, gated.features)
     return Parts(begin, lambda _, x: x, lambda params, rows: _entropy(network.logits(params, rows.x), rows))
 
 
@@ -45,11 +45,13 @@ class _GatedOnce:
         gates = cast(Tensor, functional_call(self.body.gate, _under("body.gate.", params), (x,)))
         return torch.cat([x.flatten(1), gates], 1)
 
-    def loss(self, params: Params, rows: Rows) -> Tensor:
+    def features(self, params: Params, prepared: Tensor) -> Tensor:
         size = self.shape.numel()
-        x, gates = rows.x[:, :size].reshape(-1, *self.shape), rows.x[:, size:]
-        features = cast(Tensor, functional_call(self.body.trunk, _under("body.trunk.", params), (x,))) * gates
-        return _entropy(_linear(features, params), rows)
+        x, gates = prepared[:, :size].reshape(-1, *self.shape), prepared[:, size:]
+        return cast(Tensor, functional_call(self.body.trunk, _under("body.trunk.", params), (x,))) * gates
+
+    def loss(self, params: Params, rows: Rows) -> Tensor:
+        return _entropy(_linear(self.features(params, rows.x), params), rows)
 
 
 def _under(prefix: str, params: Params) -> Params:

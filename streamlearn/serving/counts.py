@@ -2,13 +2,14 @@
 
 `LIVE/follower-<n>.json`, renewed about once a second when something changed:
 
-    {"requests": {"200": 12, "400": 1}, "rows": 40, "samples": 3,
+    {"requests": {"200": 12, "400": 1}, "rows": 40, "samples": 3, "feedback": 2,
      "seconds": {"buckets": [0.0001, …, 1.0], "counts": [0, …, 2], "sum": 0.9},
      "served_number": 881, "failed_loads": 0, "age_seconds": 0.06}
 
 `requests` counts inference requests by status, `seconds` their time in the server: `counts[i]` fell at or below `buckets[i]`
 and above the one before; the last count, one more than there are buckets, is of longer ones. All begin at 0 when a server
-starts. `served_number` is null before the first snapshot, `age_seconds` before the learner's first sign of life.
+starts. `served_number` is null before the first snapshot, `age_seconds` before the learner's first sign of life. Whoever
+answers questions from topics adds `questions_waiting`: how many lie there.
 """
 
 import bisect
@@ -28,6 +29,7 @@ class Counts:
     requests: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     samples: int = 0
+    feedback: int = 0  # late labels
     failed_loads: int = 0
     served_number: int | None = None
     _within: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
@@ -45,6 +47,7 @@ class Counts:
             "requests": dict(self.requests),
             "rows": self.rows,
             "samples": self.samples,
+            "feedback": self.feedback,
             "seconds": {"buckets": list(BUCKETS), "counts": list(self._within), "sum": self._sum},
             "served_number": self.served_number,
             "failed_loads": self.failed_loads,

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,9 +24,10 @@ import msgspec
 import structlog
 import uvloop
 
+from streamlearn import logs
 from streamlearn.errors import StreamlearnError
 from streamlearn.serving.http import Application
-from streamlearn.serving.service import Service, decode, listen, serve
+from streamlearn.serving.service import Service, decode, grpc_address, listen, serve
 from streamlearn.snapshot import FollowedFile
 
 LOOK_EVERY_S = 0.02
@@ -35,17 +37,30 @@ FORCED = {signal.SIGTERM: 143, signal.SIGINT: 130}
 log = structlog.get_logger()
 
 
-def run(service: Service, folder: Path, *, sock: socket.socket | None = None, index: int | None = None) -> int:
+@dataclass(frozen=True)
+class Given:
+    """What a parent hands to its follower."""
+
+    sock: socket.socket  # listening
+    index: int  # its counts go to `folder/follower-<index>.json`
+    grpc: str | None  # address of gRPC
+
+
+def run(service: Service, folder: Path, *, given: Given | None = None) -> int:
     """Serve until SIGTERM or SIGINT; a second signal leaves at once. Returns the exit code.
 
-    With `index` its counts go to `folder/follower-<index>.json`. Without `sock` it listens itself, and shares its port with
-    others of its kind.
+    Without a parent it listens itself, and shares its ports with others of its kind.
     Errors  ConfigError when the port is in use, or the sink of samples cannot be made.
     """
     settings = service.settings
-    sock = listen(settings.host, settings.port, shared=True) if sock is None else sock
+    if given is None:
+        settings.check("serve")
+        settings.take()
+    sock = listen(settings.host, settings.port, shared=True) if given is None else given.sock
+    grpc = grpc_address(settings) if given is None else given.grpc
+    tell = None if given is None else counts_file(folder, given.index)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(service, FollowedFile(folder), sock, None if index is None else counts_file(folder, index)))
+        runner.run(_run(service, FollowedFile(folder), sock, grpc=grpc, tell=tell))
     return 0
 
 
@@ -60,28 +75,22 @@ def main() -> int:
     parser.add_argument("--follow", type=Path, required=True, help="folder of the snapshots")
     parser.add_argument("--fd", type=int, required=True, help="inherited listening socket")
     parser.add_argument("--index", type=int, required=True, help="number of this follower")
+    parser.add_argument("--grpc", help="address of gRPC, which several of them share")
     arguments = parser.parse_args()
-    structlog.configure(processors=_PROCESSORS, logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    logs.configure()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal it reaches all; the parent says when to stop
     told = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - held until the process ends
     try:
         service = decode(told.readline())
-        _end_with_parent(told)
-        return run(service, arguments.follow, sock=socket.socket(fileno=arguments.fd), index=arguments.index)
+        end_with_parent(told)
+        given = Given(socket.socket(fileno=arguments.fd), arguments.index, arguments.grpc)
+        return run(service, arguments.follow, given=given)
     except StreamlearnError as error:
         log.error("follower.ended", error=str(error))
         return error.exit_code
 
 
-_PROCESSORS = (
-    structlog.processors.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.format_exc_info,
-    structlog.processors.JSONRenderer(),
-)
-
-
-async def _run(service: Service, followed: FollowedFile, sock: socket.socket, tell: Path | None) -> None:
+async def _run(service: Service, followed: FollowedFile, sock: socket.socket, *, grpc: str | None, tell: Path | None) -> None:
     application = service.application(followed)
     followed.poll()  # what is there already answers the first question
     application.served()
@@ -94,7 +103,7 @@ async def _run(service: Service, followed: FollowedFile, sock: socket.socket, te
         following.append(asyncio.create_task(_tell(followed, application, tell)))
     try:
         # start-up's objects stay: a full collection over them would be a pause in somebody's answer
-        await serve(application, sock, stop=stop, started=gc.freeze)
+        await serve(application, sock, grpc=grpc, stop=stop, started=gc.freeze)
     finally:
         for task in following:
             task.cancel()
@@ -128,7 +137,7 @@ async def _tell(followed: FollowedFile, application: Application, path: Path) ->
         await asyncio.sleep(TELL_EVERY_S)
 
 
-def _end_with_parent(told: BinaryIO) -> None:
+def end_with_parent(told: BinaryIO) -> None:
     """At once: whoever starts the daemon again needs the port, and this process holds its socket too."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; where a fork of the parent keeps the pipe open

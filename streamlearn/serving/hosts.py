@@ -7,9 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -18,7 +19,7 @@ from streamlearn.errors import StreamlearnError
 from streamlearn.serving.counts import Counts
 from streamlearn.serving.follower import counts_file
 from streamlearn.serving.http import Application
-from streamlearn.serving.service import Service, encode, listen, serve
+from streamlearn.serving.service import Service, encode, ports, serve
 from streamlearn.snapshot import Current, Reference
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -34,7 +35,9 @@ class Followers:
     def __init__(self, service: Service, *, folder: Path, count: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self.restarts = 0
         self._service, self._folder, self._count, self._clock = service, folder, count, clock
+        self._all = count + (service.requests is not None)  # the last answers questions that come as records
         self._socket: socket.socket | None = None
+        self._grpc: Any = None
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -44,6 +47,11 @@ class Followers:
     def port(self) -> int:
         """The port that is listened at, after `start`."""
         return _port(self._socket)
+
+    @property
+    def grpc_port(self) -> int | None:
+        """The port of gRPC, after `start`; None where there is none."""
+        return None if self._grpc is None else int(self._grpc.port)
 
     @property
     def pids(self) -> list[int]:
@@ -56,17 +64,18 @@ class Followers:
         Errors  ConfigError when the port is in use, or the sink of samples cannot be made.
         """
         self._service.application(Reference()).close()
-        self._socket = listen(self._service.settings.host, self._service.settings.port)
+        self._socket, self._grpc = ports(self._service.settings)
         for old in self._folder.glob("follower-*.json"):
             old.unlink(missing_ok=True)
-        for index in range(self._count):
+        for index in range(self._all):
             self._threads.append(threading.Thread(target=self._keep, args=(index,), name=f"follower-{index}", daemon=True))
             self._threads[-1].start()
-        log.info("server.listening", host=self._service.settings.host, port=self.port, processes=self._count)
+        listening = {"port": self.port, "grpc_port": self.grpc_port}
+        log.info("server.listening", host=self._service.settings.host, **listening, processes=self._count)
 
     def is_alive(self) -> bool:
         """Whether all of them run, as far as known now."""
-        return len(self.pids) == self._count
+        return len(self.pids) == self._all
 
     def withdraw(self) -> None:
         """Ask them to drain and end; the port is theirs alone from now on, and closed with the last of them."""
@@ -76,8 +85,9 @@ class Followers:
             self._stopping.set()
             for process in self._processes.values():
                 process.terminate()
-            if self._socket is not None:
-                self._socket.close()
+            for held in (self._socket, self._grpc):
+                if held is not None:
+                    held.close()
 
     def stop(self, timeout_s: float) -> None:
         """Withdraw, and kill what is left at the deadline. May be called twice."""
@@ -94,6 +104,7 @@ class Followers:
 
     def _keep(self, index: int) -> None:
         """One thread for each process: a process is tied to the life of the thread that started it."""
+        self._service.settings.take()  # the processes have the share of the thread that starts them
         delay_s = FIRST_DELAY_S
         while (process := self._spawn(index)) is not None:
             begin = self._clock()
@@ -111,11 +122,9 @@ class Followers:
         with self._lock:
             if self._stopping.is_set() or self._socket is None:
                 return None
-            fd = self._socket.fileno()
-            arguments = ["--follow", str(self._folder), "--fd", str(fd), "--index", str(index)]
-            command = [sys.executable, "-m", "streamlearn.serving.follower", *arguments]
+            fds = [self._socket.fileno()] if index < self._count else []
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                command, stdin=subprocess.PIPE, pass_fds=[fd], env=os.environ | ONE_THREAD, bufsize=0
+                self._command(index, fds), stdin=subprocess.PIPE, pass_fds=fds, env=os.environ | ONE_THREAD, bufsize=0
             )
             self._processes[index] = process
         if process.stdin is not None:
@@ -123,9 +132,16 @@ class Followers:
                 process.stdin.write(encode(self._service) + b"\n")
         return process
 
+    def _command(self, index: int, fds: Sequence[int]) -> list[str]:
+        arguments = ["--follow", str(self._folder), "--index", str(index)]
+        if not fds:
+            return [sys.executable, "-m", "streamlearn.serving.requests", *arguments]
+        arguments += ["--fd", str(fds[0])] + ([] if self._grpc is None else ["--grpc", self._grpc.address])
+        return [sys.executable, "-m", "streamlearn.serving.follower", *arguments]
+
     def counts_files(self) -> list[Path]:
         """Where each follower tells what it did."""
-        return [counts_file(self._folder, index) for index in range(self._count)]
+        return [counts_file(self._folder, index) for index in range(self._all)]
 
 
 class InProcess:
@@ -135,6 +151,7 @@ class InProcess:
         self._service, self._current = service, current
         self._application: Application | None = None
         self._socket: socket.socket | None = None
+        self._grpc: Any = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
@@ -148,6 +165,11 @@ class InProcess:
         return _port(self._socket)
 
     @property
+    def grpc_port(self) -> int | None:
+        """The port of gRPC, after `start`; None where there is none."""
+        return None if self._grpc is None else int(self._grpc.port)
+
+    @property
     def counts(self) -> Counts:
         """What it did so far."""
         return Counts() if self._application is None else self._application.counts
@@ -155,7 +177,8 @@ class InProcess:
     def start(self) -> None:
         """Listen and answer. Errors: ConfigError when the port is in use, or the sink of samples cannot be made."""
         application = self._service.application(self._current)
-        self._application, self._socket = application, listen(self._service.settings.host, self._service.settings.port)
+        self._application = application
+        self._socket, self._grpc = ports(self._service.settings)
         self._interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)  # else each answer waits 5 ms for a learner that runs pure Python
         self._thread = threading.Thread(target=self._run, args=(application, self._socket), name="server", daemon=True)
@@ -163,7 +186,8 @@ class InProcess:
         self._ready_or_ended.wait()
         if not self._answers:
             raise StreamlearnError("the server ended while it started: see the log")
-        log.info("server.listening", host=self._service.settings.host, port=self.port, processes=0)
+        listening = {"port": self.port, "grpc_port": self.grpc_port}
+        log.info("server.listening", host=self._service.settings.host, **listening, processes=0)
 
     def is_alive(self) -> bool:
         """Whether its thread runs."""
@@ -190,12 +214,16 @@ class InProcess:
 
     def _run(self, application: Application, sock: socket.socket) -> None:
         try:
+            self._service.settings.take()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 self._loop = runner.get_loop()
-                runner.run(serve(application, sock, stop=self._stop, started=self._has_started))
+                address = None if self._grpc is None else self._grpc.address
+                runner.run(serve(application, sock, grpc=address, stop=self._stop, started=self._has_started))
         except Exception:
             log.exception("server.failed")
         finally:
+            if self._grpc is not None:
+                self._grpc.close()
             self._ready_or_ended.set()
 
     def _has_started(self) -> None:

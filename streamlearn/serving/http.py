@@ -4,54 +4,49 @@ Runs in one thread's event loop. Each answer takes the current snapshot once, an
 """
 
 import asyncio
-import hmac
-import ipaddress
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import structlog
-from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Message as Event
 from starlette.types import Receive, Scope, Send
 
-from streamlearn import __version__
-from streamlearn.errors import SinkError, SnapshotError
-from streamlearn.records import Json, Snapshot
+from streamlearn import __version__, logs
+from streamlearn.errors import SinkError
+from streamlearn.records import Json, Message, traceparent
 from streamlearn.serving import page
+from streamlearn.serving.access import Role
 from streamlearn.serving.counts import Counts
+from streamlearn.serving.description import openapi
+from streamlearn.serving.endpoint import Endpoint
+from streamlearn.serving.feedback import AnswerRecords, read_feedback
 from streamlearn.serving.forms import form_named
-from streamlearn.serving.open_inference import RequestError, model_metadata, read_question, write_answer
+from streamlearn.serving.open_inference import json_length, read_question, write_answer
+from streamlearn.serving.repository import Repository, index_of, read_index, read_load
 from streamlearn.serving.samples import WriteSamples, read_samples
 from streamlearn.serving.served import Forms, Served
-from streamlearn.settings import Section, key
+from streamlearn.serving.settings import Settings
+from streamlearn.serving.spans import Spans
+from streamlearn.serving.tensors import RequestError
 from streamlearn.snapshot import Current
 
+__all__ = ["Application", "Settings"]
+
+DESCRIPTION = "/openapi.json"
 JSON_LENGTH = "inference-header-content-length"
 RETRY_AFTER = {"retry-after": "1"}
 
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+
 log = structlog.get_logger()
-
-
-class Settings(Section):
-    """How questions are answered over HTTP."""
-
-    host: str = key("127.0.0.1", "address to listen at; beyond loopback, writing needs `token`")
-    port: int = key(8080, "port to listen at; 0 takes a free one", ge=0, le=65535)
-    token: SecretStr | None = key(None, "what `Authorization: Bearer` must hold to write samples")
-    max_body_bytes: int = key(16 << 20, "largest request body", unit="bytes", ge=1)
-    max_rows: int = key(1024, "most rows of one request", unit="rows", ge=1)
-    max_in_progress: int = key(128, "requests in progress in one server, above which it answers 503 at once", ge=1)
-    body_timeout_s: float = key(10.0, "longest wait for the rest of a request's body", unit="seconds", gt=0)
-    silent_s: float = key(30.0, "silence of the learner after which a server is not ready", unit="seconds", gt=0)
-    drain_s: float = key(0.0, "time between not being ready and closing, for load balancers to notice", unit="seconds", ge=0)
 
 
 class Application:
@@ -65,153 +60,187 @@ class Application:
         settings: Settings,
         forms: Forms = form_named,
         samples: WriteSamples | None = None,
+        answers: AnswerRecords | None = None,
+        spans: Spans | None = None,
+        repository: Repository | None = None,
         status: Callable[[], bytes | None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`samples` writes durably; without it that endpoint answers 501. `status` gives the newest `status.json`."""
-        self.counts = Counts()
-        self.draining = False
+        """`samples` writes durably; without it those endpoints answer 501. `status` gives the newest `status.json`."""
+        self.endpoint = Endpoint(
+            current, model_name=model_name, settings=settings, forms=forms, answers=answers, spans=spans, clock=clock
+        )
         self.settings = settings
-        self._current, self._name, self._forms = current, model_name, forms
-        self._samples, self._status, self._clock = samples, status, clock
-        self._seen: Snapshot | None = None
-        self._served: Served | None = None
-        self._in_progress = 0
+        self._samples, self._status = samples, status
+        self._repository = repository
         self._writer = ThreadPoolExecutor(1, "samples")  # a sink belongs to one thread
         self._router = Starlette(routes=self._routes(), exception_handlers=_HANDLERS)
         self._router.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._router(scope, receive, send)
+        trace = _trace(scope)
+        if trace is None:
+            await self._router(scope, receive, send)
+            return
+
+        async def answered(message: Event) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (logs.TRACE.encode(), trace.encode())]
+            await send(message)
+
+        with logs.carrying(trace):
+            await self._router(scope, receive, answered)
+
+    @property
+    def counts(self) -> Counts:
+        """What this server did so far."""
+        return self.endpoint.counts
 
     def served(self) -> Served | None:
-        """What answers now. One that cannot answer is counted and refused; the one before it stays."""
-        snapshot = self._current.current()
-        if snapshot is not None and snapshot is not self._seen:
-            self._seen = snapshot
-            try:
-                self._served = Served.of(snapshot, self._forms)
-                self.counts.served_number = snapshot.number
-            except SnapshotError as error:
-                self.counts.failed_loads += 1
-                log.warning("snapshot.refused", error=str(error), next_step="the one before it stays")
-        return self._served
+        """What answers now."""
+        return self.endpoint.served()
 
     def close(self) -> None:
-        """Wait for samples that are being written."""
+        """Wait for what is being written."""
         self._writer.shutdown()
+        self.endpoint.close()
 
     def _routes(self) -> list[Route]:
-        table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
-            ("GET", "/v2", self._server),
-            ("GET", "/v2/", self._server),
-            ("GET", "/v2/health/live", self._live),
-            ("GET", "/v2/health/ready", self._ready),
-            ("POST", "/v2/models/{model}/samples", self._take_samples),
-            ("GET", "/status.json", self._status_json),
-            *(("GET", path, _fixed(*file)) for path, file in page.files().items()),
+        table: list[tuple[str, str, Handler, Role | None]] = [
+            ("GET", "/v2", self._server, "read"),
+            ("GET", "/v2/", self._server, "read"),
+            ("GET", "/v2/health/live", self._live, None),
+            ("GET", "/v2/health/ready", self._ready, None),
+            ("POST", "/v2/models/{model}/samples", self._take_samples, "write"),
+            ("POST", "/v2/models/{model}/feedback", self._take_feedback, "write"),
+            ("POST", "/v2/repository/index", self._index, "read"),
+            ("POST", "/v2/repository/models/{model}/load", self._load, "admin"),
+            ("GET", "/status.json", self._status_json, "read"),
+            ("GET", DESCRIPTION, self._description, "read"),
+            *(("GET", path, _fixed(*file), None) for path, file in page.files().items()),
         ]
         for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-            table.append(("GET", prefix, self._metadata))
-            table.append(("GET", prefix + "/ready", self._model_ready))
-            table.append(("POST", prefix + "/infer", self._infer))
-        return [Route(path, endpoint, methods=[method]) for method, path, endpoint in table]
+            table.append(("GET", prefix, self._metadata, "read"))
+            table.append(("GET", prefix + "/ready", self._model_ready, "read"))
+            table.append(("POST", prefix + "/infer", self._infer, "read"))
+        return [Route(path, self._guarded(role, handler), methods=[method]) for method, path, handler, role in table]
+
+    def _guarded(self, role: Role | None, handler: Handler) -> Handler:
+        async def answer(request: Request) -> Response:
+            if role is not None:
+                self.endpoint.access.check(request.headers, role)
+            return await handler(request)
+
+        return answer
 
     async def _server(self, _: Request) -> Response:
-        extensions = ["binary_tensor_data"] + (["samples"] if self._samples is not None else [])
+        extensions = ["binary_tensor_data"] + (["samples", "feedback"] if self._samples is not None else [])
+        extensions += ["model_repository"] if self._repository is not None else []
         return _json({"name": "streamlearn", "version": __version__, "extensions": extensions})
 
     async def _live(self, _: Request) -> Response:
-        return _json({"live": True, "ready": self._obstacle() is None})
+        return _json({"live": True, "ready": self.endpoint.obstacle() is None})
 
     async def _ready(self, _: Request) -> Response:
-        obstacle = self._obstacle()
+        obstacle = self.endpoint.obstacle()
         values = {"live": True, "ready": obstacle is None}
         return _json(values) if obstacle is None else _json(values | {"error": obstacle}, 503)
 
     async def _model_ready(self, request: Request) -> Response:
-        self._check_model(request)
-        served = self.served()
-        self._check_version(request, served)
-        is_ready = self._obstacle() is None and served is not None and served.learned
-        return _json({"name": self._name, "ready": is_ready}, 200 if is_ready else 503)
-
-    def _obstacle(self) -> str | None:
-        """Why this server should not be asked, or None."""
-        if self.draining:
-            return "the server is closing"
-        if self.served() is None:
-            return "no snapshot is published yet"
-        silent_s = self._current.age_s()
-        return f"the learner has been silent for {silent_s:.0f} s" if silent_s > self.settings.silent_s else None
+        is_ready = self.endpoint.is_ready(*_named(request))
+        return _json({"name": self.endpoint.model_name, "ready": is_ready}, 200 if is_ready else 503)
 
     async def _metadata(self, request: Request) -> Response:
-        served = self._find(request)
-        snapshot = served.snapshot
-        form, shape = snapshot.answering.form, snapshot.shape
-        return _json(model_metadata(model_name=self._name, number=snapshot.number, form=form, shape=shape))
+        return _json(self.endpoint.metadata(*_named(request)))
 
     async def _infer(self, request: Request) -> Response:
-        begin = self._clock()
-        status = 500
-        try:
-            with self._bounded():
-                response = await self._answer(request)
-            status = response.status_code
-        except RequestError as error:
-            status = error.status
-            raise
-        finally:
-            self.counts.request(status, self._clock() - begin)
-        return response
+        with self.endpoint.counted("http"), self.endpoint.bounded():
+            self.endpoint.check_model(request.path_params["model"])
+            body = await self._body(request)
+            async with self.endpoint.one_a_turn:
+                return self._computed(request, body)
 
-    async def _answer(self, request: Request) -> Response:
-        self._check_model(request)
-        body = await self._body(request)
+    def _computed(self, request: Request, body: bytes) -> Response:
         served = self._find(request)  # after the body came: the newest snapshot answers, and from here on only this one
-        json_bytes = _json_length(request)
-        settings, shape = self.settings, served.snapshot.shape
-        question = read_question(body, json_bytes=json_bytes, shape=shape, max_rows=settings.max_rows)
-        content, length = write_answer(served.answer(question), question, model_name=self._name)
-        self.counts.rows += len(question.x)
+        json_bytes = json_length(request.headers.get(JSON_LENGTH))
+        shape, schema, max_rows = served.snapshot.shape, served.snapshot.schema, self.settings.max_rows
+        question = read_question(body, json_bytes=json_bytes, shape=shape, max_rows=max_rows, schema=schema)
+        answer = self.endpoint.answer(served, question)
+        content, length = write_answer(answer, question, model_name=self.endpoint.model_name)
         if length is None:
             return Response(content, media_type="application/json")
         return Response(content, media_type="application/octet-stream", headers={JSON_LENGTH: str(length)})
 
     async def _take_samples(self, request: Request) -> Response:
-        self._check_model(request)
-        self._check_writer(request)
+        def read(body: bytes) -> list[Message]:
+            snapshot = self._find(request).snapshot
+            return read_samples(body, shape=snapshot.shape, max_rows=self.settings.max_rows, schema=snapshot.schema)
+
+        return await self._taken(request, read, what="samples")
+
+    async def _take_feedback(self, request: Request) -> Response:
+        """Late labels, which need no model to be served: the learner joins them."""
+        return await self._taken(request, lambda body: read_feedback(body, max_rows=self.settings.max_rows), what="labels")
+
+    async def _taken(self, request: Request, read: Callable[[bytes], list[Message]], *, what: str) -> Response:
+        """Records written durably before they are acknowledged."""
+        self.endpoint.check_model(request.path_params["model"])
         if self._samples is None:
             raise RequestError(
-                "this server has nowhere to write samples: the source it learns from cannot be written", status=501
+                f"this server has nowhere to write {what}: the source it learns from cannot be written", status=501
             )
-        with self._bounded():
-            body = await self._body(request)
-            served = self._find(request)
-            messages = read_samples(body, shape=served.snapshot.shape, max_rows=self.settings.max_rows)
+        with self.endpoint.bounded():
+            messages = _traced(read(await self._body(request)))
             try:
                 await asyncio.get_running_loop().run_in_executor(self._writer, self._samples, messages)
             except SinkError as error:
                 log.warning("samples.not_written", error=str(error), next_step="answering 503")
-                raise RequestError("the samples could not be made durable: send them again", status=503) from error
-        self.counts.samples += len(messages)
+                raise RequestError(f"the {what} could not be made durable: send them again", status=503) from error
+        if what == "samples":
+            self.endpoint.counts.samples += len(messages)
+        else:
+            self.endpoint.counts.feedback += len(messages)
         return _json({"accepted": len(messages)})
+
+    async def _index(self, request: Request) -> Response:
+        """What is served, and the checkpoints that could be."""
+        wanted = read_index(await self._body(request))
+        served = self.served()
+        number = None if served is None else served.snapshot.number
+        with self.endpoint.bounded():
+            numbers = (await self._asked({"kind": "index"}))["numbers"]
+        return _json(index_of(self.endpoint.model_name, number, numbers, ready_only=wanted.ready))
+
+    async def _load(self, request: Request) -> Response:
+        """Answered once this server serves it."""
+        self.endpoint.check_model(request.path_params["model"])
+        load = read_load(await self._body(request))
+        with self.endpoint.bounded():
+            went = await self._asked({"kind": "load", "number": load.number, "resume": load.resume})
+            await self._served_from(went["number"])
+        return _json({"name": self.endpoint.model_name, "version": str(went["number"]), "loaded": str(load.number)})
+
+    async def _asked(self, question: dict[str, Json]) -> dict[str, Json]:
+        if self._repository is None:
+            raise RequestError("this server cannot reach the learner: ask one that runs beside it", status=501)
+        return await self._repository.ask(question)
+
+    async def _served_from(self, number: int) -> None:
+        """Return once this server has a snapshot of that number or a later one."""
+        async with asyncio.timeout(self.settings.silent_s):
+            while (served := self.served()) is None or served.snapshot.number < number:
+                await asyncio.sleep(0.02)  # a snapshot that another process publishes tells nobody
+
+    async def _description(self, _: Request) -> Response:
+        served = self.endpoint.served()
+        shape, schema = ((), None) if served is None else (served.snapshot.shape, served.snapshot.schema)
+        return _json(openapi(model_name=self.endpoint.model_name, shape=shape, max_rows=self.settings.max_rows, schema=schema))
 
     async def _status_json(self, _: Request) -> Response:
         status = self._status()
         if status is None:
             raise RequestError("there is no status here: the learner has not written one", status=503)
         return Response(status, media_type="application/json", headers={"cache-control": "no-store"})
-
-    @contextmanager
-    def _bounded(self) -> Iterator[None]:
-        if self._in_progress >= self.settings.max_in_progress:
-            raise RequestError(f"overloaded: {self._in_progress} requests are in progress", status=503)
-        self._in_progress += 1
-        try:
-            yield
-        finally:
-            self._in_progress -= 1
 
     async def _body(self, request: Request) -> bytes:
         """The whole body. First gives the loop one turn: what came together is counted before any of it is answered."""
@@ -232,53 +261,26 @@ class Application:
         return b"".join(chunks)
 
     def _find(self, request: Request) -> Served:
-        self._check_model(request)
-        served = self.served()
-        self._check_version(request, served)
-        if served is None:
-            raise RequestError("no snapshot is published yet", status=503)
-        return served
-
-    def _check_model(self, request: Request) -> None:
-        model = request.path_params["model"]
-        if model != self._name:
-            raise RequestError(f"model {model[:80]!r} is not known: this server has {self._name!r}", status=404)
-
-    def _check_version(self, request: Request, served: Served | None) -> None:
-        version = request.path_params.get("version")
-        number = None if served is None else str(served.snapshot.number)
-        if version is not None and version != number:
-            raise RequestError(f"version {version[:40]!r} is not served: the current one is {number}", status=404)
-
-    def _check_writer(self, request: Request) -> None:
-        """A page in somebody's browser can post to loopback; it cannot hide its origin, and does not know the token."""
-        token = self.settings.token
-        if token is None:
-            if not is_loopback(self.settings.host):
-                raise RequestError("samples are not taken: the server listens beyond loopback and has no token", status=403)
-            if "origin" in request.headers:
-                raise RequestError("samples are not taken from web pages without a token", status=403)
-        else:
-            given = request.headers.get("authorization", "").encode("latin-1", "replace")
-            if not hmac.compare_digest(given, b"Bearer " + token.get_secret_value().encode()):
-                raise RequestError("samples need the header 'Authorization: Bearer TOKEN'", status=401)
+        return self.endpoint.find(*_named(request))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _trace(scope: Scope) -> str | None:
+    """The trace that a request belongs to; of two it is neither."""
+    found = [value for name, value in scope.get("headers", ()) if name == b"traceparent"]
+    return traceparent(found[0]) if len(found) == 1 else None
 
 
-def _json_length(request: Request) -> int | None:
-    text = request.headers.get(JSON_LENGTH)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise RequestError(f"Inference-Header-Content-Length is {text[:20]!r}, expected a number of bytes")
-    return int(text)
+def _traced(messages: list[Message]) -> list[Message]:
+    """Records bear the trace of the request that they came with."""
+    trace = logs.carried()
+    if trace is None:
+        return messages
+    return [each._replace(headers=(*each.headers, (logs.TRACE, trace.encode()))) for each in messages]
+
+
+def _named(request: Request) -> tuple[str, str | None]:
+    """Model and version that the path names."""
+    return request.path_params["model"], request.path_params.get("version")
 
 
 def _json(values: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -292,7 +294,7 @@ def _fixed(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Res
     return answer
 
 
-_MORE = {503: RETRY_AFTER, 413: {"connection": "close"}, 401: {"www-authenticate": "Bearer"}}
+_MORE = {503: RETRY_AFTER, 401: {"www-authenticate": "Bearer"}}
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -306,7 +308,8 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     return _json({"error": f"{request.method} {request.url.path[:200]}: {_REASONS.get(status, 'refused')}"}, status, headers)
 
 
-async def _failed(_: Request, __: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
+    log.error("request.failed", method=request.method, path=request.url.path[:200], exc_info=error)
     return _json({"error": "internal error: see the server's log"}, 500)
 
 

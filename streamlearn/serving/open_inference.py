@@ -1,37 +1,44 @@
 """Open Inference Protocol v2: messages ↔ arrays. Pure: no socket, no clock, no model.
 
-A request holds one tensor named `features`, in JSON (flat or nested) or, by the binary tensor extension, as raw bytes after the
-JSON. An answer holds the outputs that were asked for: `label`, `probabilities`, `labels`; `label` alone when nothing was named.
+A request holds one tensor named `features`, or one for each named column (`named_tensors`), in JSON or, by the binary tensor
+extension, as raw bytes after the JSON. An answer holds the outputs that were asked for: `label`, `probabilities`, `labels`;
+`label` alone when nothing was named.
 
 Source  kserve/open-inference-protocol, inference_rest; the binary extension as Triton describes it (`binary_data_size`).
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 import numpy as np
 
-from streamlearn.errors import StreamlearnError
 from streamlearn.records import About, Array, Json, Label
+from streamlearn.schema import Schema
+from streamlearn.serving.named_tensors import named_inputs, named_rows
+from streamlearn.serving.tensors import INPUT, Input, Parameters, RequestError, features
 
-INPUT = "features"
-OUTPUTS = ("label", "probabilities", "labels")
-DTYPES: Mapping[str, "np.dtype[Any]"] = {
-    "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8"), "FP16": np.dtype("<f2"), "BOOL": np.dtype("?"),
-    "INT8": np.dtype("i1"), "INT16": np.dtype("<i2"), "INT32": np.dtype("<i4"), "INT64": np.dtype("<i8"),
-    "UINT8": np.dtype("u1"), "UINT16": np.dtype("<u2"), "UINT32": np.dtype("<u4"), "UINT64": np.dtype("<u8"),
-}  # fmt: skip
+__all__ = [
+    "OUTPUTS",
+    "Answer",
+    "LabelTexts",
+    "Question",
+    "Request",
+    "RequestError",
+    "RequestedOutput",
+    "Wanted",
+    "answered",
+    "json_length",
+    "model_metadata",
+    "question_of",
+    "raw_bytes",
+    "read_question",
+    "write_answer",
+]
 
-
-class RequestError(StreamlearnError):
-    """Handled by `http`: the answer is `status` and `{"error": message}`."""
-
-    def __init__(self, message: str, *, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
+OUTPUTS = ("label", "probabilities", "labels", "top_labels", "top_probabilities", "set_labels", "set_sizes")
+TOP_K = 5
 
 
 class Wanted(NamedTuple):
@@ -49,6 +56,8 @@ class Question:
     outputs: tuple[Wanted, ...]
     id: str | None
     about: About
+    top_k: int = TOP_K  # best labels of a row, in `top_labels` and `top_probabilities`; fewer where fewer are known
+    sets: float | None = None  # coverage of `set_labels` and `set_sizes`; None: the least that is promised
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,21 @@ class Answer:
     labels: "LabelTexts"
     rows: Array  # int64 [n]: for each question the row of its label
     probabilities: Array  # float32 [n, C]; C may be below the number of labels
+    sets: Mapping[float, float] = field(default_factory=dict)  # coverage → largest 1 − p of a label in the set
+
+    def best(self, k: int) -> Array:
+        """int64 [n, k]: rows of the best labels, best first; of equal ones the answer first, then the earlier label."""
+        others = np.arange(self.probabilities.shape[1]) != self.rows[:, None]
+        return np.lexsort((others, -self.probabilities), axis=1)[:, :k]
+
+    def members(self, coverage: float | None) -> Array:
+        """bool [n, C]: labels of each row's set. Errors: RequestError (400) for a coverage that is not promised."""
+        if not self.sets:
+            raise RequestError("this model promises no sets: expected `conformal.coverages` in its configuration")
+        coverage = min(self.sets) if coverage is None else coverage
+        if coverage not in self.sets:
+            raise RequestError(f"parameter 'sets' is {coverage:g}: expected one of {', '.join(map(str, self.sets))}")
+        return np.asarray(self.probabilities >= 1.0 - self.sets[coverage])
 
 
 class LabelTexts(NamedTuple):
@@ -73,7 +97,9 @@ class LabelTexts(NamedTuple):
         return cls(tuple(map(str, labels)), tuple("integer" if isinstance(label, int) else "string" for label in labels))
 
 
-def read_question(body: bytes, *, json_bytes: int | None, shape: tuple[int, ...], max_rows: int) -> Question:
+def read_question(
+    body: bytes, *, json_bytes: int | None, shape: tuple[int, ...], max_rows: int, schema: Schema | None = None
+) -> Question:
     """The question of a request body, of which the first `json_bytes` are JSON and the rest tensors; all is JSON when None.
 
     Errors  RequestError (400) that says what was found and what was expected.
@@ -84,46 +110,40 @@ def read_question(body: bytes, *, json_bytes: int | None, shape: tuple[int, ...]
         request = _REQUEST.decode(body[:json_bytes])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the body is not an inference request: {error}") from error
-    if len(request.inputs) != 1 or request.inputs[0].name != INPUT:
+    binary = body[json_bytes:] if json_bytes is not None else b""
+    return question_of(request, binary, shape=shape, max_rows=max_rows, schema=schema)
+
+
+def json_length(text: str | None) -> int | None:
+    """Bytes of JSON, as the header `inference-header-content-length` tells them. Errors: RequestError (400)."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise RequestError(f"Inference-Header-Content-Length is {text[:20]!r}, expected a number of bytes")
+    return int(text)
+
+
+def question_of(
+    request: "Request", binary: bytes, *, shape: tuple[int, ...], max_rows: int, schema: Schema | None = None
+) -> Question:
+    """The question of a request whose inputs with a `binary_data_size` lie in `binary`. Errors: RequestError (400)."""
+    if schema is not None:
+        x = named_rows(request.inputs, binary, schema=schema, max_rows=max_rows)
+    elif len(request.inputs) != 1 or request.inputs[0].name != INPUT:
         found = ", ".join(repr(each.name[:40]) for each in request.inputs[:5]) or "none"
         raise RequestError(f"inputs: found {found}, expected exactly one, '{INPUT}'")
-    binary = body[json_bytes:] if json_bytes is not None else b""
-    x = _features(request.inputs[0], binary, shape=shape, max_rows=max_rows)
-    return Question(x, _wanted(request), request.id, _about(request.parameters))
-
-
-def numbers(data: msgspec.Raw, datatype: str, shape: tuple[int, ...]) -> Array:
-    """JSON numbers, in a flat list or nested like `shape`, as an array of it. Errors: RequestError (400)."""
-    depth, dtype = _depth(data), DTYPES[datatype]
-    if depth not in {1, len(shape)} or depth > _DEEPEST:
-        raise RequestError(f"'{INPUT}' is nested {depth} deep, expected a flat list of numbers, or one nested like its shape")
-    kind = {"f": float, "b": bool}.get(dtype.kind, int)
-    try:
-        found = np.array(_DATA[kind, depth].decode(data), np.float64 if kind is float else dtype)
-    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
-        raise RequestError(f"'{INPUT}' does not fit {datatype} of shape {list(shape)}: {error}") from error
-    if found.shape != (shape if depth > 1 else (math.prod(shape),)):
-        raise RequestError(f"'{INPUT}' holds numbers of shape {list(found.shape)}, expected {list(shape)}")
-    return found.reshape(shape)
-
-
-def finite_rows(found: Array) -> Array:
-    """The same as float32. Errors: RequestError (400) naming the first row that is not finite then."""
-    with np.errstate(over="ignore"):
-        x = found.astype(np.float32)
-    finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1)
-    if not finite.all():
-        raise RequestError(f"'{INPUT}' row {int(finite.argmin())} holds a value that is not finite as a 32-bit float")
-    return x
+    else:
+        x = features(request.inputs[0], binary, shape=shape, max_rows=max_rows)
+    about, top_k, sets = _about(request.parameters), _top_k(request.parameters), _sets(request.parameters)
+    return Question(x, _wanted(request), request.id, about, top_k, sets)
 
 
 def write_answer(answer: Answer, question: Question, *, model_name: str) -> tuple[bytes, int | None]:
     """The body of an answer, and how many of its bytes are JSON when tensors follow it (None when all is JSON)."""
     outputs, tensors = [], []
-    for wanted in question.outputs:
-        output, data = _OUTPUTS[wanted.name](answer)
+    for wanted, (output, data) in zip(question.outputs, answered(answer, question), strict=True):
         if wanted.binary:
-            tensors.append(_bytes(data))
+            tensors.append(raw_bytes(data))
             output.setdefault("parameters", {})["binary_data_size"] = len(tensors[-1])
         else:
             output["data"] = data.reshape(-1).tolist() if isinstance(data, np.ndarray) else data
@@ -135,143 +155,151 @@ def write_answer(answer: Answer, question: Question, *, model_name: str) -> tupl
     return (text + b"".join(tensors), len(text)) if tensors else (text, None)
 
 
-def model_metadata(*, model_name: str, number: int, form: str, shape: tuple[int, ...]) -> Json:
+def answered(answer: Answer, question: Question) -> "list[tuple[dict[str, Json], Array | list[str]]]":
+    """Each output that was asked for: name, datatype, shape and parameters, and its data."""
+    return [_OUTPUTS[wanted.name](answer, question) for wanted in question.outputs]
+
+
+def model_metadata(*, model_name: str, number: int, form: str, shape: tuple[int, ...], schema: Schema | None = None) -> Json:
     """What `GET /v2/models/{m}` says; -1 is the number of rows, or of labels."""
+    inputs = [{"name": INPUT, "datatype": "FP32", "shape": [-1, *shape]}] if schema is None else named_inputs(schema)
     return {
         "name": model_name,
         "versions": [str(number)],
         "platform": f"streamlearn_{form}",
-        "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, *shape]}],
+        "inputs": inputs,
         "outputs": [
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, -1]},
             {"name": "labels", "datatype": "BYTES", "shape": [-1]},
+            {"name": "top_labels", "datatype": "BYTES", "shape": [-1, -1]},
+            {"name": "top_probabilities", "datatype": "FP32", "shape": [-1, -1]},
+            {"name": "set_labels", "datatype": "BYTES", "shape": [-1, -1]},
+            {"name": "set_sizes", "datatype": "INT32", "shape": [-1]},
         ],
     }
 
 
-_Parameters = dict[str, Any]
-_Size = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+class RequestedOutput(msgspec.Struct):
+    """An output as it was asked for."""
 
-
-class _Input(msgspec.Struct):
     name: str
-    shape: list[_Size]
-    datatype: str
-    data: msgspec.Raw = msgspec.Raw()
-    parameters: _Parameters = {}
+    parameters: Parameters = {}
 
 
-class _Output(msgspec.Struct):
-    name: str
-    parameters: _Parameters = {}
+class Request(msgspec.Struct):
+    """A request as it came."""
 
-
-class _Request(msgspec.Struct):
-    inputs: list[_Input]
+    inputs: list[Input]
     id: str | None = None
-    parameters: _Parameters = {}
-    outputs: list[_Output] = []
+    parameters: Parameters = {}
+    outputs: list[RequestedOutput] = []
 
 
-_REQUEST = msgspec.json.Decoder(_Request)
-_DEEPEST = 8
+_REQUEST = msgspec.json.Decoder(Request)
 
 
-def _nested(kind: type, depth: int) -> Any:
-    return kind if depth == 0 else list[_nested(kind, depth - 1)]  # type: ignore[misc]  # a type made at run time
-
-
-_DATA = {
-    (kind, depth): msgspec.json.Decoder(_nested(kind, depth)) for kind in (float, int, bool) for depth in range(1, _DEEPEST + 1)
-}
-
-
-def _features(given: _Input, binary: bytes, *, shape: tuple[int, ...], max_rows: int) -> Array:
-    if given.datatype not in DTYPES:
-        raise RequestError(f"'{INPUT}' has datatype {given.datatype[:20]!r}, expected one of {', '.join(DTYPES)}")
-    if tuple(given.shape[1:]) != shape or not given.shape:
-        expected = ", ".join(map(str, ("n", *shape)))
-        raise RequestError(f"'{INPUT}' has shape {given.shape[:10]}, expected [{expected}]")
-    if not 1 <= given.shape[0] <= max_rows:
-        raise RequestError(f"'{INPUT}' has {given.shape[0]} rows, expected 1 to {max_rows} in one request")
-    if "binary_data_size" in given.parameters:
-        return finite_rows(_from_bytes(given, binary).reshape(given.shape))
-    if binary:
-        raise RequestError(f"{len(binary)} bytes follow the JSON, but '{INPUT}' has no 'binary_data_size'")
-    return finite_rows(numbers(given.data, given.datatype, tuple(given.shape)))
-
-
-def _from_bytes(given: _Input, binary: bytes) -> Array:
-    dtype, size = DTYPES[given.datatype], given.parameters["binary_data_size"]
-    expected = math.prod(given.shape) * dtype.itemsize
-    if size != expected or isinstance(size, bool):
-        raise RequestError(f"'{INPUT}' has binary_data_size {str(size)[:20]}, its shape and datatype need {expected}")
-    if len(binary) != expected or bytes(given.data):
-        raise RequestError(f"{len(binary)} bytes follow the JSON, expected {expected}, and no 'data' beside them")
-    return np.frombuffer(binary, np.uint8) != 0 if dtype.kind == "b" else np.frombuffer(binary, dtype)
-
-
-def _depth(data: msgspec.Raw) -> int:
-    """How many lists open before the first value."""
-    depth = 0
-    for byte in memoryview(data):
-        if byte == ord("["):
-            depth += 1
-        elif byte not in b" \t\r\n":
-            break
-    return depth
-
-
-def _wanted(request: _Request) -> tuple[Wanted, ...]:
+def _wanted(request: Request) -> tuple[Wanted, ...]:
     everywhere = _flag(request.parameters, "binary_data_output", False)
     wanted = tuple(Wanted(each.name, _flag(each.parameters, "binary_data", everywhere)) for each in request.outputs)
     names = [each.name for each in wanted]
     for name in names:
         if name not in OUTPUTS or names.count(name) > 1:
             raise RequestError(f"outputs: found {name[:40]!r}, expected each of {', '.join(OUTPUTS)} at most once")
-    return wanted or (Wanted("label", everywhere),)
+    wanted = wanted or (Wanted("label", everywhere),)
+    sets = ("set_labels", "set_sizes") if "sets" in request.parameters else ()
+    return wanted + tuple(Wanted(name, everywhere) for name in sets if name not in names)
 
 
-def _flag(parameters: _Parameters, name: str, default: bool) -> bool:
+def _flag(parameters: Parameters, name: str, default: bool) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
         raise RequestError(f"parameter '{name}' is not valid: expected true or false")
     return value
 
 
-def _about(parameters: _Parameters) -> About:
+def _about(parameters: Parameters) -> About:
     for about in get_args(About):
         if parameters.get("about", "auto") == about:
             return about  # type: ignore[no-any-return]  # get_args forgets the type
     raise RequestError(f"parameter 'about' is not valid: expected one of {', '.join(get_args(About))}")
 
 
-def _label(answer: Answer) -> tuple[dict[str, Json], list[str]]:
+def _top_k(parameters: Parameters) -> int:
+    value = parameters.get("top_k", TOP_K)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise RequestError("parameter 'top_k' is not valid: expected a whole number of 1 or more")
+    return value
+
+
+def _sets(parameters: Parameters) -> float | None:
+    value = parameters.get("sets")
+    if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+        raise RequestError("parameter 'sets' is not valid: expected a coverage between 0 and 1")
+    return value
+
+
+def _label(answer: Answer, _: Question) -> tuple[dict[str, Json], list[str]]:
     return _bytes_output("label", answer.labels, answer.rows.tolist())
 
 
-def _labels(answer: Answer) -> tuple[dict[str, Json], list[str]]:
+def _labels(answer: Answer, _: Question) -> tuple[dict[str, Json], list[str]]:
     return _bytes_output("labels", answer.labels, range(answer.probabilities.shape[1]))
 
 
-def _probabilities(answer: Answer) -> tuple[dict[str, Json], Array]:
+def _probabilities(answer: Answer, _: Question) -> tuple[dict[str, Json], Array]:
     return {"name": "probabilities", "datatype": "FP32", "shape": list(answer.probabilities.shape)}, answer.probabilities
 
 
-_OUTPUTS: Mapping[str, Any] = {"label": _label, "probabilities": _probabilities, "labels": _labels}
+def _top_labels(answer: Answer, question: Question) -> tuple[dict[str, Json], list[str]]:
+    best = answer.best(question.top_k)
+    output, texts = _bytes_output("top_labels", answer.labels, best.ravel().tolist())
+    return output | {"shape": list(best.shape)}, texts
+
+
+def _top_probabilities(answer: Answer, question: Question) -> tuple[dict[str, Json], Array]:
+    found = np.take_along_axis(answer.probabilities, answer.best(question.top_k), axis=1)
+    return {"name": "top_probabilities", "datatype": "FP32", "shape": list(found.shape)}, found
+
+
+def _set_labels(answer: Answer, question: Question) -> tuple[dict[str, Json], list[str]]:
+    """Best first; a row whose set is smaller than the largest is filled up with empty texts, which no label is."""
+    members = answer.members(question.sets)
+    best, sizes = answer.best(members.shape[1]), members.sum(1)
+    width = int(sizes.max(initial=0))
+    rows = np.where(np.arange(width) < sizes[:, None], best[:, :width], -1)
+    output, texts = _bytes_output("set_labels", answer.labels, rows.ravel().tolist())
+    return output | {"shape": list(rows.shape)}, texts
+
+
+def _set_sizes(answer: Answer, question: Question) -> tuple[dict[str, Json], Array]:
+    sizes = answer.members(question.sets).sum(1).astype(np.int32)
+    return {"name": "set_sizes", "datatype": "INT32", "shape": list(sizes.shape)}, sizes
+
+
+_OUTPUTS: Mapping[str, Any] = {
+    "label": _label,
+    "probabilities": _probabilities,
+    "labels": _labels,
+    "top_labels": _top_labels,
+    "top_probabilities": _top_probabilities,
+    "set_labels": _set_labels,
+    "set_sizes": _set_sizes,
+}
 
 
 def _bytes_output(name: str, labels: LabelTexts, rows: Sequence[int]) -> tuple[dict[str, Json], list[str]]:
     """Labels of one type say so once; of several, `1` and `"1"` look alike as text, so each says its own."""
-    types = [labels.types[row] for row in rows]
-    parameters = {"label_type": types[0]} if len(set(types)) == 1 else {"label_type": "mixed", "label_types": ",".join(types)}
+    types = [labels.types[row] if row >= 0 else "" for row in rows]
+    known = set(types) - {""}
+    one, mixed = {"label_type": max(known, default="string")}, {"label_type": "mixed", "label_types": ",".join(types)}
+    parameters = one if len(known) <= 1 else mixed
     output = {"name": name, "datatype": "BYTES", "shape": [len(rows)], "parameters": parameters}
-    return output, [labels.texts[row] for row in rows]
+    return output, [labels.texts[row] if row >= 0 else "" for row in rows]
 
 
-def _bytes(data: Array | list[str]) -> bytes:
+def raw_bytes(data: Array | list[str]) -> bytes:
     """Little-endian values; for text each element after its length in four bytes."""
     if isinstance(data, np.ndarray):
-        return np.asarray(data, "<f4").tobytes()
+        return data.astype(data.dtype.newbyteorder("<")).tobytes()
     return b"".join(len(raw).to_bytes(4, "little") + raw for raw in map(str.encode, data))

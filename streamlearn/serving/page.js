@@ -1,235 +1,30 @@
 "use strict";
-// The page: asks for /status.json once a second and draws it. Whatever came from the stream (labels, places, reasons) is
-// written as text, never as markup.
+// The page: asks for /status.json once a second and draws it.
+
+import { askWith } from "./page_ask.js";
+import { Chart } from "./page_chart.js";
+import { drifts } from "./page_drift.js";
+import { matrix } from "./page_matrix.js";
+import { ago, badge, byId, bytes, element, figure, foreign, isNumber, put, share, show } from "./page_text.js";
 
 const EVERY_MS = 1000;
 const STALE_MS = 5000;
-const SVG = "http://www.w3.org/2000/svg";
-const MARGIN = { top: 12, right: 12, bottom: 22, left: 46 };
 const NAMES = {
   gradient_alignment: "Gradient alignment, new and replayed",
+  gradient_alignment_age_chunks: "Chunks since it was measured",
   step_size_mean: "Step size, mean",
   step_size_zero_ratio: "Step sizes at zero",
   update_norm: "Norm of an update",
+  answered_from_past_ratio: "Answered from the past",
 };
-
-const byId = (id) => document.getElementById(id);
-const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
-const show = (value, digits) =>
-  isNumber(value) ? value.toLocaleString("en", { maximumFractionDigits: digits ?? 0 }) : "–";
-const share = (value) => (isNumber(value) ? (100 * value).toFixed(1) + " %" : "–");
-const figure = (value) =>
-  !isNumber(value) ? "–" : value === 0 || Math.abs(value) >= 0.001 ? Number(value.toPrecision(4)).toLocaleString("en", { maximumFractionDigits: 6 }) : value.toExponential(2);
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
-
-function drawn(tag, attributes, text) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-// control characters would hide or turn what stands beside them
-const plain = (text) => text.replace(/[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu, (c) => "\\u" + c.codePointAt(0).toString(16).padStart(4, "0"));
-const foreign = (text) => element("bdi", { title: plain(text) }, plain(text));
-
-function put(id, text) {
-  const where = byId(id);
-  if (where.textContent !== text) where.textContent = text;
-}
-
-function badge(id, text, kind) {
-  const where = byId(id);
-  where.hidden = !text;
-  where.className = "badge " + kind;
-  where.title = text;
-  put(id, text);
-}
-
-function ago(time_ms, now_ms) {
-  const seconds = Math.max(0, Math.round((now_ms - time_ms) / 1000));
-  if (seconds < 2) return "just now";
-  if (seconds < 120) return seconds + " s ago";
-  if (seconds < 7200) return Math.round(seconds / 60) + " min ago";
-  return seconds < 172800 ? Math.round(seconds / 3600) + " h ago" : Math.round(seconds / 86400) + " days ago";
-}
-
-function bytes(size) {
-  if (!isNumber(size)) return "–";
-  const power = Math.min(4, Math.floor(Math.log(Math.max(size, 1)) / Math.log(1000)));
-  return show(size / 1000 ** power, power ? 1 : 0) + " " + ["B", "kB", "MB", "GB", "TB"][power];
-}
-
-// charts
-
-/** A round step of which at most `most` fit into `span`. */
-function roundStep(span, most) {
-  const raw = span / most;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= raw * 0.999);
-}
-
-function ticks(top, most) {
-  const step = roundStep(top, most);
-  return Array.from({ length: Math.floor(top / step + 1.001) }, (_, i) => i * step);
-}
-
-function clockLabel(time_ms, span_ms) {
-  const time = new Date(time_ms);
-  if (span_ms > 2 * 86400e3) return time.toLocaleDateString("en", { month: "short", day: "numeric" });
-  const seconds = span_ms < 600e3 ? { second: "2-digit" } : {};
-  return time.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", ...seconds });
-}
-
-/** Pieces of a curve, cut where a value is missing or the process stood still. */
-function pieces(times, values, x, y) {
-  const steps = times.slice(1).map((time, i) => time - times[i]).sort((a, b) => a - b);
-  const longest = 10 * (steps[steps.length >> 1] || 1);
-  const found = [];
-  let open = false;
-  values.forEach((value, i) => {
-    if (!isNumber(value)) { open = false; return; }
-    if (!open || times[i] - times[i - 1] > longest) found.push([]);
-    found[found.length - 1].push([x(times[i]), y(value)]);
-    open = true;
-  });
-  return found;
-}
-
-const path = (points) => points.map(([x, y], i) => (i ? "L" : "M") + x.toFixed(1) + " " + y.toFixed(1)).join("");
-
-class Chart {
-  /** `curves`: [{name, kind, format}]; `top`: fixed upper end, or null for that of the values. */
-  constructor(id, title, curves, top = null) {
-    this.where = byId(id);
-    this.title = title;
-    this.curves = curves;
-    this.top = top;
-    this.times = [];
-    this.columns = curves.map(() => []);
-    this.marks = [];
-    this.svg = drawn("svg", { role: "img", tabindex: "0" });
-    this.hint = element("div", { class: "hint", hidden: "" });
-    this.where.append(this.svg, this.hint);
-    this.at = null;
-    this.svg.addEventListener("pointermove", (event) => this.point(event.clientX - this.svg.getBoundingClientRect().left));
-    this.svg.addEventListener("pointerleave", () => this.choose(null));
-    this.svg.addEventListener("blur", () => this.choose(null));
-    this.svg.addEventListener("keydown", (event) => this.key(event));
-    new ResizeObserver(() => this.draw()).observe(this.where);
-  }
-
-  show(times, columns, marks = []) {
-    this.times = times;
-    this.columns = columns;
-    this.marks = marks;
-    this.draw();
-  }
-
-  draw() {
-    const width = this.where.clientWidth, height = this.where.clientHeight;
-    this.svg.replaceChildren();
-    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.svg.setAttribute("aria-label", this.summary());
-    const known = this.columns.flat().filter(isNumber);
-    if (width < 80 || !known.length) {
-      this.svg.append(drawn("text", { x: width / 2, y: height / 2, "text-anchor": "middle", class: "empty" }, "nothing measured yet"));
-      return;
-    }
-    const first = this.times[0], span = Math.max(1, this.times[this.times.length - 1] - first);
-    const top = this.top ?? (Math.max(...known) * 1.08 || 1);
-    this.x = (time) => MARGIN.left + ((time - first) / span) * (width - MARGIN.left - MARGIN.right);
-    this.y = (value) => height - MARGIN.bottom - (value / top) * (height - MARGIN.top - MARGIN.bottom);
-    this.drawGrid(width, height, top, first, span);
-    this.drawCurves(height);
-    this.drawMarks(height, first, span);
-    this.drawCursor(height);
-  }
-
-  drawGrid(width, height, top, first, span) {
-    for (const value of ticks(top, height > 220 ? 5 : 3)) {
-      const y = this.y(value);
-      this.svg.append(drawn("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y, y2: y, class: value ? "grid" : "axis" }));
-      this.svg.append(drawn("text", { x: MARGIN.left - 8, y: y + 4, "text-anchor": "end" }, this.curves[0].tick(value)));
-    }
-    const count = Math.max(2, Math.min(6, Math.floor(width / 130)));
-    for (let i = 0; i < count; i++) {
-      const time = first + (span * i) / (count - 1);
-      const anchor = i === 0 ? "start" : i === count - 1 ? "end" : "middle";
-      this.svg.append(drawn("text", { x: this.x(time), y: height - 5, "text-anchor": anchor }, clockLabel(time, span)));
-    }
-  }
-
-  drawCurves(height) {
-    this.curves.forEach(({ kind, filled }, i) => {
-      for (const points of pieces(this.times, this.columns[i], this.x, this.y)) {
-        const d = points.length > 1 ? path(points) : path(points) + "h0.1";
-        if (filled) {
-          const [start, end] = [points[0][0], points[points.length - 1][0]];
-          this.svg.append(drawn("path", { class: "area", d: `${path(points)}L${end} ${height - MARGIN.bottom}L${start} ${height - MARGIN.bottom}Z` }));
-        }
-        this.svg.append(drawn("path", { class: "curve " + kind, d }));
-      }
-    });
-  }
-
-  drawMarks(height, first, span) {
-    for (const mark of this.marks) {
-      if (!isNumber(mark.time_ms) || mark.time_ms < first || mark.time_ms > first + span) continue;
-      const x = this.x(mark.time_ms);
-      const line = drawn("line", { x1: x, x2: x, y1: MARGIN.top, y2: height - MARGIN.bottom, class: "mark" });
-      line.append(drawn("title", {}, `drift noticed by ${mark.detector} after ${show(mark.learned)} samples`));
-      this.svg.append(line, drawn("path", { class: "mark-head", d: `M${x - 4} ${MARGIN.top - 6}h8l-4 7z` }));
-    }
-  }
-
-  drawCursor(height) {
-    this.hint.hidden = this.at === null || this.at >= this.times.length;
-    if (this.hint.hidden) return;
-    const x = this.x(this.times[this.at]);
-    this.svg.append(drawn("line", { x1: x, x2: x, y1: MARGIN.top, y2: height - MARGIN.bottom, class: "cursor" }));
-    const lines = this.curves.map(({ name, format }, i) => `${name}  ${format(this.columns[i][this.at])}`);
-    this.hint.textContent = [clockLabel(this.times[this.at], 0), ...lines].join("\n");
-    const left = x + 12 + this.hint.offsetWidth > this.where.clientWidth ? x - 12 - this.hint.offsetWidth : x + 12;
-    this.hint.style.left = Math.max(0, left) + "px";
-  }
-
-  point(x) {
-    if (!this.times.length || !this.x) return;
-    const gaps = this.times.map((time) => Math.abs(this.x(time) - x));
-    this.choose(gaps.indexOf(Math.min(...gaps)));
-  }
-
-  key(event) {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step || !this.times.length) return;
-    event.preventDefault();
-    this.choose(Math.min(this.times.length - 1, Math.max(0, (this.at ?? this.times.length) + step)));
-  }
-
-  choose(at) {
-    this.at = at;
-    this.draw();
-  }
-
-  summary() {
-    const last = this.curves.map(({ name, format }, i) => `${name} ${format(this.columns[i].findLast(isNumber))}`);
-    return `${this.title}; now ${last.join(", ")}${this.marks.length ? `; drift noticed ${this.marks.length} times` : ""}`;
-  }
-}
+const MEMBER = "member_weight/";
 
 // tables
 
 function bars(id, rows, most, format) {
   const made = rows.map(([label, value]) => {
     const bar = element("div", { class: "bar" });
-    bar.style.width = (most ? 100 * Math.min(1, (value ?? 0) / most) : 0) + "%";
+    bar.style.width = (most ? 100 * Math.max(0, Math.min(1, (value ?? 0) / most)) : 0) + "%";
     const name = element("th", { scope: "row" }, foreign(String(label)));
     return element("tr", { class: label === "other" ? "rest" : "" }, name, element("td", {}, bar), element("td", { class: "figure" }, format(value)));
   });
@@ -256,13 +51,17 @@ const CHARTS = {};
 function charts() {
   const ratio = { tick: (value) => Math.round(100 * value) + " %", format: share };
   const count = { tick: (value) => (value >= 10000 ? bytes(value).replace(/ ?B$|(?<=[kMGT])B$/, "") : figure(value)), format: (value) => show(value, 1) };
-  CHARTS.accuracy = new Chart("accuracy-chart", "Accuracy over time", [{ name: "windowed", kind: "second", ...ratio }, { name: "fading", kind: "first", ...ratio }], 1);
+  CHARTS.accuracy = new Chart("accuracy-chart", "Accuracy over time", [{ name: "windowed", kind: "second", ...ratio }, { name: "fading", kind: "first", ...ratio }], { top: 1 });
   CHARTS.throughput = new Chart("throughput-chart", "Throughput", [{ name: "records/s", kind: "first", filled: true, ...count }]);
   CHARTS.lag = new Chart("lag-chart", "Lag", [{ name: "records", kind: "first", filled: true, ...count }]);
+  const plain = { tick: figure, format: figure };
+  const cosine = { name: "gradient alignment", kind: "first", tick: (value) => value.toFixed(1), format: figure };
+  CHARTS.steps = new Chart("steps-chart", "Step sizes, mean", [{ name: "mean", kind: "first", filled: true, ...plain }]);
+  CHARTS.signs = new Chart("signs-chart", "Signs of trouble", [cosine, { name: "step sizes at zero", kind: "second", format: share }], { top: 1, bottom: -1 });
 }
 
 function render(status, now_ms) {
-  const { accuracy = {}, history = {}, drift = [], lag = {}, measures = {}, memory = [], recall = [] } = status;
+  const { accuracy = {}, history = {}, drift = [], lag = {}, measures = {}, memory = [], recall = [], sets = [] } = status;
   const times = history.time_ms ?? [];
   document.title = `${status.name} · streamlearn`;
   put("name", String(status.name));
@@ -279,21 +78,59 @@ function render(status, now_ms) {
   put("lag", show(Object.values(lag).filter(isNumber).reduce((sum, each) => sum + each, 0)));
   put("accuracy-now", share(accuracy.accuracy));
   put("windowed-now", share(accuracy.windowed_accuracy));
-  put("drift-count", drift.length ? `${drift.length} ×` : "never");
+  const ofInputs = drift.filter(({ on }) => on === "inputs").length;
+  put("drift-count", drift.length - ofInputs ? `${drift.length - ofInputs} ×` : "never");
+  put("input-drift-count", ofInputs ? `${ofInputs} ×` : "never");
+  drifts(drift, now_ms);
+  renderAlerts(status);
   CHARTS.accuracy.show(times, [history.windowed ?? [], history.accuracy ?? []], drift);
   CHARTS.throughput.show(times, [history.throughput ?? []]);
   CHARTS.lag.show(times, [history.lag ?? []]);
+  renderLearning(times, history, drift);
+  renderKnown(status);
+  askWith(String(status.name), sets.map(([coverage]) => coverage));
+  byId("sets-card").hidden = !sets.some(([, held]) => isNumber(held));
+  facts("sets", sets.map(([coverage, held, size]) => [`promised ${share(coverage)}`, `held ${share(held)} · ${isNumber(size) ? size.toFixed(2) : "–"} labels`]));
   const partitions = Object.entries(lag);
   put("lag-partitions", partitions.length > 1 ? partitions.slice(0, 12).map(([name, records]) => `${name} ${show(records)}`).join(" · ") : "Records upstream that were not read yet");
   const kept = memory.reduce((sum, [, rows]) => sum + rows, 0);
   put("memory-note", kept ? `${show(kept)} samples kept, by label` : "Samples kept, by label; this learner keeps none yet");
   bars("memory", memory, Math.max(...memory.map(([, rows]) => rows), 0), (rows) => show(rows));
   bars("recall", recall, 1, share);
-  const told = Object.entries(measures);
+  const members = Object.entries(measures).filter(([name]) => name.startsWith(MEMBER)).map(([name, weight]) => [name.slice(MEMBER.length), weight]);
+  byId("members-card").hidden = !members.length;
+  bars("members", members.sort(([, a], [, b]) => b - a), Math.max(...members.map(([, weight]) => weight), 0), (weight) => (isNumber(weight) ? weight.toFixed(2) : "–"));
+  const told = Object.entries(measures).filter(([name]) => !name.startsWith(MEMBER));
   facts("measures", told.length ? told.map(([name, value]) => [NAMES[name] ?? name, name.endsWith("_ratio") ? share(value) : figure(value)]) : [["nothing measured yet", ""]]);
   facts("state", stateRows(status, now_ms));
   rejected(status.rejected ?? [], now_ms);
   put("started", `started ${ago(status.started_ms, now_ms)}`);
+}
+
+function renderLearning(times, history, drift) {
+  const [steps, zero, alignment] = ["step_size_mean", "step_size_zero_ratio", "gradient_alignment"].map((name) => history[name] ?? []);
+  byId("steps-card").hidden = !steps.some(isNumber);
+  byId("signs-card").hidden = ![...zero, ...alignment].some(isNumber);
+  CHARTS.steps.show(times, [steps]);
+  CHARTS.signs.show(times, [alignment, zero], drift);
+}
+
+function renderKnown({ eras = {}, probe = {}, classes = [] }) {
+  const known = isNumber(probe["retention/auto"]);
+  byId("known-card").hidden = byId("classes-card").hidden = !known;
+  if (!known) return;
+  const figures = [["retention", "retention"], ["forgetting", "forgetting"], ["backward transfer", "backward_transfer"]];
+  const told = figures.map(([name, key]) => `${name} ${share(probe[`${key}/auto`])}`);
+  put("known-note", [...told, `tested on ${show(probe.rows)} records that are never trained on`].join(" · "));
+  matrix("known", eras.matrix ?? [], eras.era_records);
+  bars("classes", classes, 1, share);
+}
+
+function renderAlerts({ alerts = {}, faster = 1, kept = [] }) {
+  const alarmed = Object.keys(alerts).filter((signal) => alerts[signal]);
+  badge("alert", alarmed.length ? `drift of the ${alarmed.join(" and the ")}` : "", "bad");
+  const told = [faster > 1 ? `step sizes are ${figure(faster)} times what they were` : "", kept.length ? `kept for it: ${kept.map((name) => `checkpoint ${name}`).join(", ")}` : ""];
+  put("drift-note", told.filter(Boolean).join(" · ") || "What moved most at each detection, newest first");
 }
 
 function renderState(status, now_ms) {

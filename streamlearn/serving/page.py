@@ -1,4 +1,4 @@
-"""The page at `/`: three files of this package, and nothing from elsewhere. What it shows comes from `/status.json` alone."""
+"""The page at `/`: files of this package, and nothing from elsewhere. What it shows comes from `/status.json` alone."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -7,7 +7,10 @@ from importlib.resources import files as resources
 FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
+        for name in ("page", "page_ask", "page_chart", "page_drift", "page_matrix", "page_text")
+    },
 }
 
 HEADERS = {

@@ -55,7 +55,7 @@ class Served:
         with np.errstate(over="ignore"):  # -inf is what a difference beyond the range of floats means here
             powers = np.exp(logits - best)
         probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-        return Answer(self.snapshot.number, self.labels, logits.argmax(axis=1), probabilities)
+        return Answer(self.snapshot.number, self.labels, logits.argmax(axis=1), probabilities, self.snapshot.sets)
 
 
 def _logits(form: Form, snapshot: Snapshot, x: Array, *, about: str) -> Array:

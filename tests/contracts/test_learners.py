@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,13 +14,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamlearn.errors import MemoryShortError
 from streamlearn.inputs import InputSettings
 from streamlearn.learners import LEARNERS
 from streamlearn.learners.task import Task
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.protocols import Learner
-from streamlearn.records import Array, Batch, State
+from streamlearn.records import Array, Batch, LearnReport, State
 from streamlearn.serving.forms import form_named
+from streamlearn.shortage import Attempts
 
 SHAPE = (3, 2)
 SMALL: Mapping[str, dict[str, Any]] = {
@@ -39,7 +42,7 @@ SMALL: Mapping[str, dict[str, Any]] = {
         "settled_partitions": {"trees": 5, "depth": 3},
         "plastic_mlp": {"hidden": (7, 5), "recent_rows": 4},
         "sliding_look_ahead": {"memory": {"rows": 8}},
-        "gate": {"present_rows": 6, "past_rows": 4, "every": 2, "quantile": 0.3},
+        "gate": {"half_life": 5.0, "window": 6, "every": 2, "quantile": 0.3},
     },
     "quantile-ramps": {"ramps": 3, "inputs": {"sample_rows": 10}},
     "partitions": {"trees": 5, "depth": 3},
@@ -51,8 +54,11 @@ VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "la-maml, heads by context": ("la-maml", {"max_contexts": 4, "inner_chunks": 5}),
     "la-maml, as the authors draw": ("la-maml", {"memory": {"rows": 12, "with_replacement": True, "accept_reference": True}}),
     "la-maml, plain arithmetic": ("la-maml", {"kernel": "torch", "memory": {"rows": 12}}),
+    "la-maml, fixed shapes": ("la-maml", {"kernel": "static", "max_contexts": 4, "memory": {"rows": 12}}),
     "sliding-look-ahead, heads by context": ("sliding-look-ahead", {"max_contexts": 4, "window": 5, "update_every": 3}),
     "sliding-look-ahead, plain": ("sliding-look-ahead", {"kernel": "torch"}),
+    "mer, plain arithmetic": ("mer", {"kernel": "torch", "passes": 2, "memory": {"rows": 12}, "replay_rows": 4}),
+    "mer, heads by context": ("mer", {"max_contexts": 4, "passes": 2, "memory": {"rows": 12}, "replay_rows": 4}),
     "er, late offers": ("er", {"glances": 2, "memory": {"rows": 12, "offer_early": False}}),
 }
 ALL = [*LEARNERS, *VARIANTS]
@@ -140,12 +146,67 @@ def check_predicting_changes_nothing(make_learner: Callable[..., Learner]) -> No
     np.testing.assert_array_equal(learner.predict(x), first)
 
 
+def check_an_answer_is_a_prediction_and_changes_nothing(make_learner: Callable[..., Learner]) -> None:
+    learner = make_learner()
+    for _ in range(3):
+        before, random = digest(learner), torch.get_rng_state()
+        x = rows(4, seed=5).x
+        answer = learner.answer(x)
+        np.testing.assert_array_equal(answer.logits, learner.predict(x))
+        assert (answer.evidence.dtype, len(answer.evidence)) == (np.float32, 4)
+        assert digest(learner) == before
+        assert torch.equal(torch.get_rng_state(), random)
+        learner.learn(whole(learner, 2, seed=1))
+
+
+def check_rows_that_were_answered_earlier_are_learned_alike_however_they_come(make_learner: Callable[..., Learner]) -> None:
+    """In one call or chunk by chunk, with wider evidence, and after a restart."""
+    one, two, three = make_learner(), make_learner(), make_learner()
+    first, late = whole(one, 3), whole(one, 4, seed=1, labels=5)
+    for each in (one, two):
+        each.learn(first)
+    evidence = one.answer(late.x).evidence
+    for each in (one, two):
+        each.learn(whole(one, 2, seed=2))
+    half, batch = 2 * one.chunk, replace(late, evidence=evidence)
+    report = one.learn(replace(late, evidence=np.pad(evidence, ((0, 0), (0, 3)), constant_values=np.nan)))
+    reports = [two.learn(batch[:half])]
+    three.restore(two.state())
+    reports.append(three.learn(batch[half:]))
+    assert digest(three) == digest(one)
+    np.testing.assert_array_equal(reports[1].logits, report.logits[half:])
+
+
 def check_it_answers_before_any_label(make_learner: Callable[..., Learner]) -> None:
     learner = make_learner()
     assert learner.predict(rows(4).x).shape == (4, 0)
     report = learner.learn(whole(learner, 1))
     assert report.logits.shape == (learner.chunk, 0)
     assert report.rejected.tolist() == [False] * learner.chunk
+
+
+def check_a_call_that_gets_no_memory_leaves_no_trace(make_learner: Callable[..., Learner]) -> None:
+    """It fails when all is done, and labels have come that need more room: no state is further from the one before."""
+    straight, learner = make_learner(), make_learner()
+    attempts = Attempts(learner, lambda error: isinstance(error, MemoryError))
+    for seed in range(2):
+        attempts.learn(whole(learner, 2, seed=seed))
+        straight.learn(whole(straight, 2, seed=seed))
+    learn = learner.learn
+    many = whole(learner, 12 // learner.chunk + 3, labels=33, seed=2)
+
+    def only_once(batch: Batch) -> LearnReport:
+        learner.learn = learn  # type: ignore[method-assign]
+        learn(batch)
+        raise MemoryError("no room")
+
+    learner.learn = only_once  # type: ignore[method-assign]
+    with pytest.raises(MemoryShortError, match=rf"{len(many)} rows at once: MemoryError: no room"):
+        attempts.learn(many)
+    assert digest(learner) == digest(straight)
+    expected, found = straight.learn(many), attempts.learn(many)
+    np.testing.assert_array_equal(found.logits, expected.logits)
+    assert digest(learner) == digest(straight)
 
 
 def check_no_rows_are_no_work(make_learner: Callable[..., Learner]) -> None:
@@ -294,6 +355,32 @@ def check_it_learns(make_learner: Callable[..., Learner]) -> None:
 NO_EYES = ("label-law",)
 """Learners that do not look at inputs, and so cannot tell the classes of `rows` apart."""
 CHECKS = [value for name, value in list(globals().items()) if name.startswith("check_")]
+
+
+HASTENED = {"la-maml", "la-er", "sliding-look-ahead", "pool"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_faster_steps_are_part_of_the_state_and_change_no_answer_of_their_own(name: str) -> None:
+    """A learner without step sizes of its own says so and stays as it is."""
+    learner, slow = make(name), make(name)
+    batch, half = whole(learner, 8), 4 * learner.chunk
+    for each in (learner, slow):
+        each.learn(batch[:half])
+    hasten, asked, before = getattr(learner, "hasten", lambda _: False), rows(8, seed=3).x, digest(learner)
+    answers = learner.predict(asked)
+    assert hasten(1.0) == (VARIANTS.get(name, (name,))[0] in HASTENED)
+    assert digest(learner) == before
+    if not hasten(4.0):
+        assert digest(learner) == before
+        return
+    np.testing.assert_array_equal(learner.predict(asked), answers)
+    resumed = make(name)
+    resumed.restore(learner.state())
+    for each in (learner, resumed, slow):
+        each.learn(batch[half:])
+    assert digest(learner) == digest(resumed)
+    assert digest(learner) != digest(slow)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,20 +9,15 @@ import pytest
 import torch
 
 from streamlearn.adapt import outer
-from streamlearn.adapt.inner import Episode, Form, MetaGradient, meta_gradient
+from streamlearn.adapt.inner import Episode, Form, MetaGradient
 from streamlearn.adapt.params import Params, Rows, masked_cross_entropy
+from streamlearn.adapt.recursion import meta_gradient
 from streamlearn.models.classifier import Classifier, ModelSettings, build
 from streamlearn.models.mlp import MLP
 from streamlearn.records import Array
+from tests.golden.arrays import Arrays, load
 
-Arrays = dict[str, Array]
 Outer = Callable[[Params, Params, MetaGradient], tuple[Params, Params]]
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> Arrays:
-    with np.load(HERE / f"look_ahead_{name}.npz", allow_pickle=False) as file:
-        return dict(file)
 
 
 class Recipe(NamedTuple):
@@ -90,7 +84,7 @@ MLP_NAMES = [f"{layer}.{part}" for layer in ("body.layers.0", "body.layers.1", "
 )
 def test_forty_first_order_updates_equal_the_authors(name: str, update: Outer, rate: float) -> None:
     network = build(ModelSettings(hidden=(8, 8)), (12,), seed=0)
-    run(load(name), network, MLP_NAMES, Recipe(update, rate))
+    run(load(f"look_ahead_{name}"), network, MLP_NAMES, Recipe(update, rate))
 
 
 def test_sixteen_second_order_updates_of_the_convolutional_network_equal_the_authors() -> None:
@@ -99,4 +93,4 @@ def test_sixteen_second_order_updates_of_the_convolutional_network_equal_the_aut
     names = [f"{layer}.{part}" for layer in layers for part in ("weight", "bias")]
     update = partial(outer.la_maml, meta_lr=0.25, clip_norm=1.0)
     form = Form(second_order=True, floor=False, clip=1.0)
-    run(load("second_order"), network, names, Recipe(update, 0.1, form, inner_chunks=5, heads=2))
+    run(load("look_ahead_second_order"), network, names, Recipe(update, 0.1, form, inner_chunks=5, heads=2))

@@ -1,6 +1,7 @@
 """Meta gradients against closed forms, finite differences, and the graph that the fast form does without."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,8 +203,34 @@ def test_rows_keep_their_own_masks_when_taken_and_joined() -> None:
         assert taken.y.tolist() == order
         assert torch.equal(taken.mask, mask[order])
     assert torch.equal(Rows.joined([rows, rows.at(slice(1, 2))]).mask, mask[[0, 1, 2, 1]])
+    single = [rows.at(slice(row, row + 1)) for row in (0, 1)]
+    assert torch.equal(Rows.joined(single).mask, mask[:2]), "masks of one row each, and not one for both"
     shared = Rows(rows.x, rows.y, mask[:1])
     assert torch.equal(Rows.joined([shared, shared]).mask, mask[:1])
+
+
+@pytest.mark.parametrize("kernel", ["torch", "numba", "static"])
+def test_alignment_is_measured_every_so_many_chunks_and_says_how_old_it_is(kernel: Any) -> None:
+    """Chunks 2, 5, 8, … of three; measuring moves nothing, and a restored learner keeps the schedule."""
+    task, random = Task((4,), model=ModelSettings(hidden=(6,))), np.random.default_rng(0)
+    rare, often = (LaMAML(LaMAML.Settings(alignment_every=n, kernel=kernel), task) for n in (3, 1))
+    batch = Batch.of(random.normal(size=(90, 4)), np.arange(90) % 3)
+    measured, ages = [], []
+    for chunk in range(9):
+        if chunk == 5:
+            state = rare.state()
+            rare = LaMAML(LaMAML.Settings(alignment_every=3, kernel=kernel), task)
+            rare.restore(state)
+        rows = batch[10 * chunk : 10 * chunk + 10]
+        told, each = rare.learn(rows).measures, often.learn(rows).measures
+        if "gradient_alignment" in told:
+            measured.append(chunk + 1)
+            assert told["gradient_alignment"] == each["gradient_alignment"]
+        ages.append(told["gradient_alignment_age_chunks"])
+    assert measured == [2, 5, 8]
+    np.testing.assert_array_equal(ages, [np.nan, 0, 1, 2, 0, 1, 2, 0, 1])
+    for name, array in often.state().arrays.items():
+        np.testing.assert_array_equal(rare.state().arrays[name], array)
 
 
 def test_labels_of_another_context_neither_compete_nor_move() -> None:

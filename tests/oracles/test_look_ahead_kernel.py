@@ -96,9 +96,31 @@ def test_any_shape_gives_the_same(
         np.testing.assert_allclose(one.measures[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
+@settings(max_examples=6, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    features=st.integers(1, 24),
+    hidden=st.lists(st.integers(1, 19), min_size=1, max_size=2),
+    parts=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    replay_rows=st.integers(0, 5),
+    seed=st.integers(0, 10_000),
+)
+def test_any_shape_gives_the_same_after_five_hundred_updates(
+    *, kind: str, features: int, hidden: list[int], parts: tuple[int, int], replay_rows: int, seed: int
+) -> None:
+    task = Task((features,), seed=seed, model=ModelSettings(hidden=tuple(hidden)), dtype="float64")
+    steps, rows = parts
+    options = {"chunk": steps * rows, "inner_chunks": steps, "replay_rows": replay_rows, "glances": 10}
+    fast, plain = pair(kind, task, memory={"rows": 15}, **options)
+    batch = stream(50 * steps * rows, features, 4, seed)
+    fast.learn(batch)
+    plain.learn(batch)
+    assert gap(fast, plain) < 1e-12
+
+
 def test_alignment_is_the_cosine_between_the_two_gradients() -> None:
     task = Task((12,), model=ModelSettings(hidden=(8,)), dtype="float64")
-    fast, plain = pair("la-maml", task, memory={"rows": 20})
+    fast, plain = pair("la-maml", task, memory={"rows": 20}, alignment_every=1)
     first, second = stream(30, 12, 3, seed=0), stream(10, 12, 3, seed=1)
     plain.learn(first)
     fast.learn(first)

@@ -407,8 +407,11 @@ def gated_fixture() -> tuple:
 
 @pytest.mark.parametrize("moves", [HEAD, TRUNK])
 @pytest.mark.parametrize("gradient", [first_order, second_order])
-def test_computing_once_what_does_not_move_changes_no_gradient(moves, gradient):
+@pytest.mark.parametrize("steps", [None, (slice(None), slice(1, 3), slice(None))])
+def test_computing_once_what_does_not_move_changes_no_gradient(moves, gradient, steps):
+    """Nor does a head that is formed at the end alone: row by row, and where steps share rows."""
     network, params, lessons, plan = gated_fixture()
+    plan = plan if steps is None else plan._replace(steps=steps)
     cached = parts(network, moves, shape=(6,))
     plain = Parts(cached.begin, lambda _, x: x, parts(network, WHOLE, shape=(6,)).loss)
     expected = gradient(plain, params, lessons, plan)

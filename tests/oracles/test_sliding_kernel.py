@@ -51,7 +51,9 @@ def check_measures(one: Mapping[str, float], two: Mapping[str, float]) -> None:
 
 def test_five_hundred_and_fifty_updates_differ_by_no_more_than_rounding() -> None:
     task = Task((30,), seed=1, model=ModelSettings(hidden=(12, 9)), dtype="float64")
-    fast, plain = pair(task, memory={"rows": 40}, inner_lr=0.3)
+    fast, plain = pair(
+        task, memory={"rows": 40}, inner_lr=0.3, recall=0.3, window=4, update_every=2, replay_rows=4, fast_share=0.5
+    )
     batch = stream(1100, 30, 6, seed=0)
     for start in range(0, len(batch), 100):
         check_measures(fast.learn(batch[start : start + 100]).measures, plain.learn(batch[start : start + 100]).measures)

@@ -223,7 +223,7 @@ def test_fast_weights_that_ran_away_start_again_from_the_slow_ones() -> None:
     assert not report.rejected.any()
     row = learner._rows(learner._columns(batch[20:]))
     g = gradient(learner._loss, slow, row)
-    expected = {n: p - 0.5 * rates[n] * g[n] for n, p in slow.items()}
+    expected = {n: p - learner.settings.fast_share * rates[n] * g[n] for n, p in slow.items()}
     torch.testing.assert_close(learner.point.weights["fast"], expected, **TIGHT)
 
 

@@ -5,6 +5,7 @@ A line is made to raise what nobody catches. Unlike a real kill, `finally` still
 
 import contextlib
 import gc
+import itertools
 import random
 import sys
 import threading
@@ -16,10 +17,12 @@ import pytest
 import streamlearn
 from streamlearn.daemon import recover
 from streamlearn.due import Due
+from streamlearn.pending import Pending, Settings
 from streamlearn.prefetch import Prefetch
-from tests.fakes import MemorySink, MemorySource, PairDecoder
+from tests import late
+from tests.fakes import MemorySink, MemorySource
+from tests.late import LateDecoder
 from tests.loops import loop_on
-from tests.test_prequential import stream
 
 FILES = {
     str(Path(streamlearn.__file__).parent / name)
@@ -32,6 +35,9 @@ FILES = {
         "prefetch.py",
         "daemon.py",
         "labels.py",
+        "pending.py",
+        "rows.py",
+        "confidence.py",
     )
 }
 RECORDS, BAD = 16, 5
@@ -88,18 +94,22 @@ def traced(lines):
         threading.settrace(before)
 
 
-def live(folder, source, letters, lines=None):
+def live(folder, source, letters, lines=None, *, tick_ms=400):
     """From start to end, or to where it is killed; the last state and the number of turns that were made."""
     due = Due(every_s=1e9, every_count=4, clock=lambda: 0.0)
-    loop, reading = loop_on(folder, checkpoint_due=due, max_records=5, letters=Letters(letters)), None
+    clock = itertools.count(0, tick_ms)  # milliseconds: samples whose labels are long in coming expire
+    pending = Pending(Settings(expire_s=6.0), clock_ms=lambda: next(clock))
+    loop, reading = loop_on(folder, checkpoint_due=due, max_records=5, letters=Letters(letters), pending=pending), None
     try:
         with traced(lines) if lines else contextlib.nullcontext():
             recover(loop)
             positions = dict(loop.admission.positions)
-            reading = Prefetch(lambda: source, PairDecoder(), loop.intake, shape=(1,), positions=positions)
+            reading = Prefetch(lambda: source, LateDecoder(), loop.intake, shape=(1,), positions=positions)
             reading.start()
             while not loop.intake.drained and not (lines and lines.killed.is_set()):
                 loop.turn(1.0)
+            while loop.journal.script and not (lines and lines.killed.is_set()):
+                loop.turn(0.0)
             loop.begin_checkpoint()
             loop.writer.wait()
             return loop.checkpoint()
@@ -116,7 +126,9 @@ def live(folder, source, letters, lines=None):
 
 
 def sources(partitions, draw):
-    values = {f"a[{p}]": stream(RECORDS, seed=p, bad=(BAD,)) for p in range(partitions)}
+    values = {f"a[{p}]": late.stream(RECORDS, seed=p, ids=8) for p in range(partitions)}
+    for each in values.values():
+        each[BAD] = b"not json"
     return lambda: MemorySource(values, poll_size=lambda: draw.randint(1, 5), order=draw.choice)
 
 
@@ -147,7 +159,7 @@ def test_wherever_it_ends_it_goes_on_as_if_it_had_not(tmp_path, partitions):
             straight = tmp_path / f"{i}-{time}-straight"
             straight.mkdir()
             (folder / "journal").rename(straight / "journal")
-            assert ended.state_digest == live(straight, source(), {}).state_digest, (target, time)
+            assert ended.state_digest == live(straight, source(), {}, tick_ms=0).state_digest, (target, time)
             assert sum(ended.positions.values()) == partitions * RECORDS
             assert set(letters) == {f"a[{p}]@{BAD}".encode() for p in range(partitions)}, (target, time)
     assert killed > 300

@@ -4,16 +4,15 @@ import json
 import random
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import connectors
+from benchmarks.reliability.stream import Journalled
 from streamlearn.checkpoint import Checkpoints
 from tests.forks import Forks, Life
 from tests.small import append, configured, sample, settled
@@ -97,34 +96,6 @@ def reading(upstream: Upstream, state: Path) -> Path:
     return configured(state, upstream.source, checkpoint={"every_records": 40, "keep": keep})
 
 
-class Journalled:
-    """Records whose order has been decided, by the whole lines of the journal: the finest sign of progress there is."""
-
-    def __init__(self, state: Path) -> None:
-        self._folder, self._read, self._until = state / "journal", Counter[Path](), Counter[str]()
-
-    def turns(self) -> int:
-        """How often reading went from one partition to another, over the whole journal."""
-        lines = [line for path in sorted(self._folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
-        order = [json.loads(line).get("partition") for line in lines]
-        return sum(one != other for one, other in pairwise(order))
-
-    def __call__(self) -> int:
-        for path in sorted(self._folder.glob("*.jsonl")):
-            try:
-                new = path.read_bytes()[self._read[path] :]
-            except FileNotFoundError:  # cut meanwhile
-                continue
-            whole = new[: new.rfind(b"\n") + 1]
-            self._read[path] += len(whole)
-            for line in whole.splitlines():
-                entry = json.loads(line)
-                if entry["kind"] != "order":
-                    continue
-                self._until[entry["partition"]] = max(self._until[entry["partition"]], entry["until"])
-        return self._until.total()
-
-
 class Checked:
     """What has to be true of the newest checkpoint after each kill."""
 
@@ -146,7 +117,9 @@ class Checked:
 def outcomes(state: Any) -> int:
     """Records that have one, with those that wait for their chunk."""
     tally, admission = state.values["tally"], state.values["admission"]
-    waiting = len(state.arrays["chunks/labels"])
+    waiting = sum(len(state.arrays[name]) for name in ("chunks/labels", "pending/samples/ids", "pending/own/early_ids"))
+    waiting += sum(state.values["pending"]["own"]["counts"].values())
+    waiting += state.values["probe"]["taken"]
     return tally["learned"] + tally["undone"] + sum(admission["rejected"].values()) + admission["skipped"] + waiting
 
 

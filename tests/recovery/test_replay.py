@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.forks import Forks
+from tests.loops import outcomes
 from tests.small import configured, samples, settled
 
 BAD = b'{"features": "none"}'
@@ -56,7 +57,7 @@ def test_a_file_gives_the_model_that_the_daemon_had_over_kafka(kafka, kafka_topi
     for arguments in ([], ["--journal", state / "journal"]):
         repeated = replayed(forks, config, "--from", file, *arguments)
         assert repeated["model_digest"] == run["model_digest"]
-        assert repeated["outcomes"] == {"learned": 330, "rejected": 1, "skipped": 0}
+        assert repeated["outcomes"] == outcomes(learned=330, rejected=1, skipped=0)
         assert (repeated["records"], repeated["pending"], repeated["number"]) == (333, 2, 33)
     assert (tmp_path / "letters.sqlite").read_bytes() == kept, "a repetition tells nobody"
 

@@ -118,7 +118,9 @@ def test_a_follower_that_is_killed_is_started_again_and_answers(tmp_path, forks)
 def test_a_killed_daemon_takes_its_followers_along_and_the_next_one_finds_the_port_free(tmp_path, forks):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    config, state = on_log(tmp_path, 40, serve=SERVED | {"processes": 2, "port": port}, checkpoint={"every_records": 10})
+    config, state = on_log(
+        tmp_path, 40, serve=SERVED | {"processes": 2, "port": port, "grpc_port": None}, checkpoint={"every_records": 10}
+    )
     url = f"http://127.0.0.1:{port}"
     version = 0
     for _ in range(3):

@@ -13,6 +13,7 @@ from streamlearn.learners.members.member import Rows, Size
 from streamlearn.learners.sliding_look_ahead import SlidingLookAhead
 from streamlearn.learners.task import Task
 from streamlearn.records import Array, Batch, State
+from streamlearn.settings import other
 
 NAME, SLOW = "sliding-look-ahead", "slow"
 WIDEST = 20
@@ -21,17 +22,31 @@ WIDEST = 20
 NO_ANSWER = -1e30
 
 
+class Settings(SlidingLookAhead.Settings):
+    """Look-ahead over a sliding window, at a third of the cost: among members that follow the present this is enough."""
+
+    window: int = other(SlidingLookAhead.Settings, "window", 4)
+    update_every: int = other(SlidingLookAhead.Settings, "update_every", 2)
+    replay_rows: int = other(SlidingLookAhead.Settings, "replay_rows", 4)
+    recall: float = other(SlidingLookAhead.Settings, "recall", 0.3)
+    inner_lr: float = other(SlidingLookAhead.Settings, "inner_lr", 0.15)
+    fast_share: float = other(SlidingLookAhead.Settings, "fast_share", 0.5)
+
+
 class LookAhead:
     """A `SlidingLookAhead` on rows as members see them. Two answers: `sliding-look-ahead` and `slow`."""
 
     def __init__(self, settings: SlidingLookAhead.Settings, size: Size, task: Task, *, scaled: bool) -> None:
         if task.model.name != "mlp" or task.model.module:
             raise ConfigError("learner.members has 'sliding-look-ahead', whose network is here an mlp: leave model.name out")
-        self._scale = np.float32(min(1.0, math.sqrt(WIDEST / size.columns)) if scaled else 1.0)
-        self._learner = SlidingLookAhead(
-            settings, replace(task, shape=(size.columns,), inputs=InputSettings(), seed=size.seed, start=None)
+        self._scale = np.float32(min(1.0, math.sqrt(WIDEST / size.features)) if scaled else 1.0)
+        fan_in = size.features if size.categories or size.gaps else None
+        own = replace(
+            task, shape=(size.inputs,), schema=None, fan_in=fan_in, inputs=InputSettings(), seed=size.seed, start=None
         )
+        self._learner = SlidingLookAhead(settings, own)
         self.memory_capacity = self._learner.memory_capacity
+        self.measures: Mapping[str, float] = {}  # of the rows that were learned last
 
     def run(self, rows: Rows) -> Mapping[str, Array]:
         """See `Member`."""
@@ -47,7 +62,12 @@ class LookAhead:
     def _learned(self, rows: Rows, part: slice) -> tuple[Array, Array]:
         batch = replace(Batch.of(rows.z[part] * self._scale, rows.labels[part]), at=rows.numbers[part])
         report, slow = self._learner.learn_both(batch)
+        self.measures = report.measures
         return report.logits, slow
+
+    def hasten(self, factor: float) -> bool:
+        """See `protocols.Hastened`."""
+        return self._learner.hasten(factor)
 
     def _asked(self, z: Array) -> tuple[Array, Array]:
         x = (z * self._scale).astype(np.float32)

@@ -17,10 +17,29 @@ NEVER = np.iinfo(np.int64).max
 class Size(NamedTuple):
     """What a member is made for."""
 
-    columns: int
+    columns: int  # that are numbers, or say where one is missing
     capacity: int  # labels
     dtype: str
     seed: int
+    categories: int = 0  # categorical columns
+    slots: int = 0  # inputs of a network for each of them
+    lines: int = 0  # buckets of all of them
+    gaps: int = 0  # of `columns`, those that say where one is missing; they come after the numbers
+
+    @property
+    def inputs(self) -> int:
+        """Of a network."""
+        return self.columns + self.categories * self.slots
+
+    @property
+    def features(self) -> int:
+        """Of a row as it came; the squared length of a usual one as a network sees it."""
+        return self.places - self.gaps
+
+    @property
+    def places(self) -> int:
+        """Columns that have a place in [0, 1]."""
+        return self.columns + self.categories
 
 
 class Member(Protocol):

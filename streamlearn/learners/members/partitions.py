@@ -33,7 +33,8 @@ class Partitions:
 
     def __init__(self, settings: Settings, size: Size, name: str = NAME) -> None:
         self.settings, self.name = settings, name
-        self._cuts = cuts(settings, columns=size.columns, dtype=size.dtype, seed=size.seed)
+        gaps = range(size.columns - size.gaps, size.columns)
+        self._cuts = cuts(settings, columns=size.places, dtype=size.dtype, seed=size.seed, gaps=gaps)
         self._cells = np.zeros((settings.trees * (2 ** (settings.depth + 1) - 2), size.capacity), size.dtype)
 
     def run(self, rows: Rows) -> Mapping[str, Array]:
@@ -67,11 +68,15 @@ class Partitions:
         return {}
 
 
-def cuts(settings: Settings, *, columns: int, dtype: str, seed: int) -> kernel.Cuts:
-    """Each inner node cuts its cell in a column drawn uniformly, at a place drawn uniformly within the cell."""
+def cuts(settings: Settings, *, columns: int, dtype: str, seed: int, gaps: range = range(0)) -> kernel.Cuts:
+    """Each inner node cuts its cell in a column drawn uniformly, at a place drawn uniformly within the cell.
+
+    Columns that are `gaps` are never cut: hardly a row would go right. A value that is missing lies in the middle.
+    """
     random = np.random.default_rng(seed)
     shape = (settings.trees, 2**settings.depth - 1)
-    column, share = random.integers(0, columns, shape), random.random(shape)
+    column, share = random.integers(0, columns - len(gaps), shape), random.random(shape)
+    column += len(gaps) * (column >= gaps.start)  # of no gaps, 0
     threshold = np.zeros(shape)
     for node in range(shape[1]):
         low, high = _extent(column, threshold, node)

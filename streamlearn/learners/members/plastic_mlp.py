@@ -35,7 +35,7 @@ class PlasticMLP:
         self._seed, self._dtype = size.seed, size.dtype
         self._layers = _first_layers(settings, size)
         self._recent = kernel.Recent(
-            np.zeros((settings.recent_rows, size.columns), size.dtype),
+            np.zeros((settings.recent_rows, size.inputs), size.dtype),
             np.zeros(settings.recent_rows, np.int64),
             np.zeros(1, np.int64),
         )
@@ -92,11 +92,11 @@ class PlasticMLP:
 
 
 def _first_layers(settings: Settings, size: Size) -> tuple[Array, ...]:
-    """Kaiming-normal weights, zero biases."""
+    """Kaiming-normal weights, zero biases. Of a row's inputs, about `features` are of length 1."""
     random = np.random.default_rng(mixed_seed(size.seed, 0))
     layers = []
-    for inputs, outputs in pairwise((size.columns, *settings.hidden)):
-        weights = random.standard_normal((inputs, outputs)) * np.sqrt(2.0 / inputs)
+    for i, (inputs, outputs) in enumerate(pairwise((size.inputs, *settings.hidden))):
+        weights = random.standard_normal((inputs, outputs)) * np.sqrt(2.0 / (inputs if i else size.features))
         layers.append(np.concatenate([weights, np.zeros((1, outputs))]).astype(size.dtype))
     return (*layers, _head(size.seed, range(size.capacity), settings.hidden[-1], size.dtype))
 

@@ -1,71 +1,92 @@
-"""Whether a question resembles the present: distances to the newest rows and to older ones, compared."""
+"""Whether a question resembles the present: how likely it is among the newest rows, and how likely among all, compared."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from streamlearn.kernels import pool as kernel
-from streamlearn.learners.members.columns import View
+from streamlearn.kernels import presence as kernel
 from streamlearn.learners.members.kept import copies, put_back
-from streamlearn.records import Array, Json, State
+from streamlearn.records import Array, State
 from streamlearn.settings import Section, key
 
 
 class GateSettings(Section):
     """Presence gate."""
 
-    quantile: float = key(0.15, "share of the stream's own rows that may be taken for the past; 0: none ever is", ge=0, lt=1)
-    present_rows: int = key(1000, "newest rows that are the present", unit="rows", ge=1)
-    past_rows: int = key(200, "uniform sample of older rows", unit="rows", ge=1)
-    every: int = key(25, "rows between two readings of the quantile", unit="rows", ge=1)
-    reach: float = key(5.0, "bound on the distance along one column; arrays have none", unit="deviations", gt=0)
+    quantile: float = key(0.1, "share of the stream's own rows that may be taken for the past; 0: none ever is", ge=0, lt=1)
+    half_life: float = key(300.0, "after so many more rows, one counts half among the newest", unit="rows", gt=0)
+    window: int = key(1000, "newest rows whose scores set the threshold; none is taken for the past before", unit="rows", ge=1)
+    every: int = key(25, "rows between two readings of densities and threshold", unit="rows", ge=1)
+    directions: int = key(128, "random directions in which more columns than these are seen", ge=1)
+    shrinkage: float = key(0.3, "share of correlations that is not believed", ge=0, lt=1)
 
 
 class Presence:
-    """Scores are log(distance to the nearest older row) − log(distance to the nearest newest row).
+    """Scores are log p(row among the newest) − log p(row among all), both Gaussians.
 
     The threshold is a quantile of the stream's own scores, each taken before its row was learned. So a stream that asks only
-    about its present is answered from the past at that rate at most, while its scores are exchangeable over the window.
+    about its present is answered from the past at that rate at most, while its scores are exchangeable over the window. No
+    row is kept: in more columns than `directions`, moments are those of random projections.
+    Source  Johnson and Lindenstrauss 1984, for why these tell rows apart as well.
     """
 
-    def __init__(self, settings: GateSettings, *, features: int, is_array: bool, seed: int) -> None:
-        self.settings, self._seed = settings, np.uint64(seed)
-        self._reach = None if is_array else settings.reach
-        window = settings.present_rows
-        self._kept = kernel.Presence(
-            rows=np.zeros((features, window + settings.past_rows), np.float32),
-            held=np.zeros(2, np.int64),
-            scores=np.zeros(window),
+    def __init__(self, settings: GateSettings, *, columns: int, seed: int) -> None:
+        self.settings = settings
+        self._directions = _directions(columns, settings.directions, seed)
+        seen = min(columns, settings.directions)
+        self._moments = kernel.Moments(np.zeros(2), np.zeros((2, seen)), np.zeros((2, seen, seen)))
+        self._reading = kernel.Reading(
+            centre=np.zeros((2, seen)),
+            factor=np.zeros((2, seen, seen)),
+            volume=np.zeros(2),
+            scores=np.zeros(settings.window),
             threshold=np.full(1, np.finfo(np.float64).min),
+            progress=np.zeros(1, np.int64),
         )
 
-    def run(self, view: View, learned: Array) -> Array:
-        """bool [n]: rows that resemble the present, each by what was learned before it; learns those that are `learned`."""
-        out, own = np.zeros(len(view.filled), bool), self.settings
-        reach = np.float32(np.inf if self._reach is None else self._reach)
-        gate = kernel.Gate(self._seed, reach, own.quantile, own.every)
-        kernel.watch(kernel.Watched(view.filled, view.gain, learned), gate, self._kept, out)
+    def run(self, z: Array, learned: Array, scored: Array | None = None) -> kernel.Verdicts:
+        """On rows, each by what was learned before it; learns those that are `learned`.
+
+        `scored` holds what rows scored when they were asked, where that was earlier, and else NaN: the threshold is a quantile
+        of the scores that decided.
+        """
+        own, scores = self.settings, np.full(len(z), np.nan) if scored is None else scored.copy()
+        out = kernel.Verdicts(np.zeros(len(z), bool), scores)
+        seen = z.astype(np.float64)
+        if len(self._directions):
+            seen = np.zeros((len(z), self._directions.shape[1]))
+            kernel.project(z, self._directions, seen)
+        gate = kernel.Gate(0.5 ** (1.0 / own.half_life), own.shrinkage, own.quantile, own.every)
+        kernel.watch(seen, learned, gate, (self._moments, self._reading), out)
         return out
 
     def arrays(self) -> Mapping[str, Array]:
-        """For servers; nothing while there is no past."""
-        window, older = self.settings.present_rows, min(int(self._kept.held[1]), self.settings.past_rows)
-        if not older:
+        """For servers; nothing while everything is present. `whiten` makes a Gaussian's deviations independent."""
+        if self._reading.threshold[0] == np.finfo(np.float64).min:
             return {}
         return {
-            "presence.now": self._kept.rows[:, :window].copy(),
-            "presence.ever": self._kept.rows[:, window : window + older].copy(),
-            "presence.threshold": self._kept.threshold.copy(),
+            "presence.directions": self._directions.copy(),
+            "presence.centre": self._reading.centre.copy(),
+            "presence.whiten": np.linalg.inv(self._reading.factor),
+            "presence.volume": self._reading.volume.copy(),
+            "presence.threshold": self._reading.threshold.copy(),
         }
 
-    def values(self) -> Mapping[str, Json]:
-        """For servers."""
-        return {"reach": self._reach}
-
     def state(self) -> State:
-        """All rows and scores."""
-        return copies(self._kept._asdict())
+        """Moments, and their last reading. The directions are a function of the seed."""
+        return copies(self._kept())
 
     def restore(self, state: State) -> None:
         """Errors: CheckpointError."""
-        put_back(self._kept._asdict(), state, part="presence")
+        put_back(self._kept(), state, part="presence")
+
+    def _kept(self) -> dict[str, Array]:
+        return self._moments._asdict() | self._reading._asdict()
+
+
+def _directions(columns: int, most: int, seed: int) -> Array:
+    """float32 [columns, most], or nothing where rows are seen as they are."""
+    if columns <= most:
+        return np.zeros((0, columns), np.float32)
+    drawn: Array = np.random.default_rng(seed).standard_normal((columns, most)) / np.sqrt(columns)
+    return drawn.astype(np.float32)

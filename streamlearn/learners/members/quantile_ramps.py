@@ -1,4 +1,4 @@
-"""A linear softmax on piecewise-linear ramps of each column's place among its past values."""
+"""A linear softmax on piecewise-linear ramps of each column's place among its past values, and on hashed categories."""
 
 from collections.abc import Mapping
 
@@ -32,12 +32,13 @@ class QuantileRamps:
 
     def __init__(self, settings: Settings, size: Size, name: str = NAME) -> None:
         self.settings, self.name = settings, name
-        self._weights = np.zeros((size.columns * settings.ramps + 1, size.capacity), size.dtype)
+        self._columns = size.columns
+        self._weights = np.zeros((size.columns * settings.ramps + size.lines + 1, size.capacity), size.dtype)
 
     def run(self, rows: Rows) -> Mapping[str, Array]:
         """See `Member`."""
         out, own = answers_for(rows, self._weights.dtype.name), self.settings
-        kernel.run(rows, kernel.Pace(own.ramps, own.rate, own.share), self._weights, out)
+        kernel.run(rows, kernel.Pace(own.ramps, own.rate, self._columns, own.share), self._weights, out)
         return {self.name: out}
 
     def grow(self, capacity: int) -> None:
@@ -46,7 +47,8 @@ class QuantileRamps:
 
     def arrays(self, question: Rows) -> Mapping[str, Array]:
         """See `Member`."""
-        return {f"{self.name}.weights": self._weights[:, : question.width].astype(np.float32)}
+        weights = self._weights[:, : question.width].astype(np.float32)
+        return {f"{self.name}.weights": weights, f"{self.name}.columns": np.array([self._columns, self.settings.ramps])}
 
     def state(self) -> State:
         """See `Member`."""

@@ -6,16 +6,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from streamlearn.layout import Layout
 from streamlearn.records import Array, Json
 
 
 class Shown(NamedTuple):
     """See `learners.members.columns`."""
 
-    filled: Array  # float32 [n, features]
-    gain: Array  # float32 [features]
-    z: Array  # float32 [n, columns]
-    u: Array  # float32 [n, columns]
+    z: Array  # float32 [n, inputs]
+    u: Array  # float32 [n, places]
+    lines: Array  # int64 [n, categorical columns]
+
+    def some(self, rows: Array) -> "Shown":
+        """These rows."""
+        return Shown(self.z[rows], self.u[rows], self.lines[rows])
 
 
 def shown(arrays: Mapping[str, Array], settings: Mapping[str, Json], x: Array) -> Shown:
@@ -25,20 +29,19 @@ def shown(arrays: Mapping[str, Array], settings: Mapping[str, Json], x: Array) -
 
 
 def _columns(arrays: Mapping[str, Array], settings: Mapping[str, Json], x: Array) -> Shown:
-    mean, gain, clip = arrays["columns.mean"], arrays["columns.gain"], settings["clip"]
-    gaps = np.isnan(x)
-    filled = np.where(gaps, mean, x).astype(np.float32)
-    z = np.where(gaps, 0.0, ((x - mean) * gain).clip(-clip, clip)).astype(np.float32)
-    u = np.where(gaps, 0.5, places(x, arrays["columns.edges"])).astype(np.float32)
-    if settings["missing"]:
-        z, u = (np.concatenate([part, gaps.astype(np.float32)], axis=1) for part in (z, u))
-    return Shown(filled, gain.astype(np.float32), z, u)
+    layout = Layout.read(settings["columns"])
+    mean, numbers, codes = arrays["columns.mean"], x[:, list(layout.numeric)], layout.codes(x)
+    gaps = np.isnan(numbers)
+    z = layout.standardised(x, mean, arrays["columns.gain"], settings["clip"])
+    u = np.where(gaps, 0.5, places(np.where(gaps, mean, numbers), arrays["columns.edges"])).astype(np.float32)
+    u = np.concatenate([u, layout.missing(x), layout.places(codes)], axis=1)
+    return Shown(layout.inputs(x, z), u, layout.table_lines(codes))
 
 
 def _field(arrays: Mapping[str, Array], x: Array) -> Shown:
     (low, high), factor = arrays["field.range"], np.float32(arrays["field.factor"][0])
     u = ((x - low) / (high - low)).clip(0.0, 1.0) if high > low else np.full(x.shape, 0.5)
-    return Shown(x, np.full(x.shape[1], factor), x * factor, u.astype(np.float32))
+    return Shown(x * factor, u.astype(np.float32), np.zeros((len(x), 0), np.int64))
 
 
 def places(x: Array, edges: Array) -> Array:
@@ -52,5 +55,6 @@ def places(x: Array, edges: Array) -> Array:
     left, right = (edges[columns, at].astype(np.float64) for at in (after - 1, after))
     within = np.divide(x - left, right - left, out=np.zeros(x.shape), where=right > left)
     between = (after - 1 + within.clip(0.0, 1.0)) / steps
-    place: Array = np.where(high > low, (low + high - 1) / (2.0 * steps), between)
-    return place
+    place = np.where(high > low, (low + high - 1) / (2.0 * steps), between)
+    at_an_end: Array = np.where(low == 0, 0.0, np.where(high > steps, 1.0, place))
+    return at_an_end

@@ -1,15 +1,19 @@
-"""What forms have in common: the input transform x ↦ clip((x − shift) · gain), the mask, and which weights answer."""
+"""What forms have in common: the input transform x ↦ clip((x − shift) · gain), or that of named columns; mask and weights."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from streamlearn.layout import Layout
 from streamlearn.records import Array, Json
 
 
 def transformed(arrays: Mapping[str, Array], settings: Mapping[str, Json], x: Array) -> Array:
-    """float32 [n, *shape], from `input.shift`, `input.gain` and `clip` where the snapshot has them."""
+    """float32 [n, *shape], from `input.shift`, `input.gain` and `clip` where there are any; [n, width] of named columns."""
     x = np.asarray(x, np.float32)
+    if "columns" in settings:
+        layout = Layout.read(settings["columns"])
+        return layout.inputs(x, layout.standardised(x, arrays["input.mean"], arrays["input.gain"], settings["clip"]))
     if "input.gain" in arrays:
         x = (x - arrays["input.shift"]) * arrays["input.gain"]
     clip = settings.get("clip")

@@ -12,11 +12,12 @@ Scores: TypeAlias = Callable[[Mapping[str, Array], Shown], Array]
 
 
 def quantile_ramps(arrays: Mapping[str, Array], rows: Shown) -> Array:
-    """`weights` [columns · ramps + 1, C], the bias last."""
-    weights = arrays["weights"]
-    ramps = (len(weights) - 1) // rows.u.shape[1]
-    heights = (rows.u[:, :, None] * np.float32(ramps) - np.arange(ramps, dtype=np.float32)).clip(0.0, 1.0)
-    scores: Array = heights.reshape(len(rows.u), len(weights) - 1) @ weights[:-1] + weights[-1]
+    """`weights` [columns · ramps + buckets + 1, C], the bias last; `columns`: how many have ramps, and how many each."""
+    weights, (columns, ramps) = arrays["weights"], arrays["columns"].tolist()
+    heights = (rows.u[:, :columns, None] * np.float32(ramps) - np.arange(ramps, dtype=np.float32)).clip(0.0, 1.0)
+    scores: Array = heights.reshape(len(rows.u), columns * ramps) @ weights[: columns * ramps] + weights[-1]
+    for line in rows.lines.T:  # of each categorical column
+        scores += np.where(line[:, None] < 0, np.float32(0.0), weights[columns * ramps + line])
     return scores
 
 

@@ -1,7 +1,7 @@
-"""A pool of members, or one alone. `now` and `ever` name the members of the present pool and of the fallback.
+"""A pool of members, or one alone, without weights. `now` and `ever` name the members of the present pool and of the fallback.
 
-Each member's arrays bear its name, `NAME.part`; `now.weights` and `ever.weights` are the pools'; `presence.now`,
-`presence.ever` [features, rows] and `presence.threshold` say which questions the fallback gets.
+Each member's arrays bear its name, `NAME.part`; `now.weights` and `ever.weights` are the pools'; `presence.*` are a Gaussian
+of the newest rows and one of all, and the score below which the fallback answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,16 @@ def logits(arrays: Mapping[str, Array], settings: Mapping[str, Json], x: Array) 
     if about == "ever" and "slow.layers.0" in arrays:
         return masked(arrays, _log_probabilities(arrays, rows, "slow"))
     answers = _mixed(arrays, settings, rows, "now")
-    if about == "auto" and "presence.ever" in arrays:
-        past = ~present(arrays, settings, rows)
+    if about == "auto" and "presence.threshold" in arrays:
+        past = ~present(arrays, rows)
         if past.any():
-            some = Shown(rows.filled[past], rows.gain, rows.z[past], rows.u[past])
-            answers[past] = _mixed(arrays, settings, some, "ever")
+            answers[past] = _mixed(arrays, settings, rows.some(past), "ever")
     return masked(arrays, answers)
 
 
 def _mixed(arrays: Mapping[str, Array], settings: Mapping[str, Json], rows: Shown, pool: str) -> Array:
     names: Sequence[str] = settings[pool]
-    if len(names) == 1:
+    if f"{pool}.weights" not in arrays:
         return _log_probabilities(arrays, rows, names[0])
     active, floor = arrays["active"] > 0, settings["floor"]
     scores = np.zeros((len(rows.u), len(active)))
@@ -55,21 +54,17 @@ def _log_softmax(scores: Array, active: Array) -> Array:
     return answers
 
 
-def present(arrays: Mapping[str, Array], settings: Mapping[str, Json], rows: Shown) -> Array:
+def present(arrays: Mapping[str, Array], rows: Shown) -> Array:
     """bool [n]: rows that resemble the present at least as much as the threshold asks."""
-    now, ever = (
-        np.array([_nearest(arrays[f"presence.{part}"], settings, x, rows.gain) for x in rows.filled]) for part in PARTS
-    )
-    scores = 0.5 * (np.log(ever + 1e-12) - np.log(now + 1e-12))
-    found: Array = scores >= arrays["presence.threshold"][0]
+    directions, z = arrays["presence.directions"], rows.z.astype(np.float64)
+    seen = z @ directions.astype(np.float64) if len(directions) else z
+    newest, all_rows = (_log_density(seen, arrays, which) for which in (0, 1))
+    found: Array = newest - all_rows >= arrays["presence.threshold"][0]
     return found
 
 
-PARTS = ("now", "ever")
-
-
-def _nearest(kept: Array, settings: Mapping[str, Json], x: Array, gain: Array) -> float:
-    away = (kept - x[:, None]) * gain[:, None]
-    if settings["reach"] is not None:
-        away = away.clip(-settings["reach"], settings["reach"])
-    return float((away * away).sum(0).min())
+def _log_density(seen: Array, arrays: Mapping[str, Array], which: int) -> Array:
+    """But for a constant."""
+    away = (seen - arrays["presence.centre"][which]) @ arrays["presence.whiten"][which]
+    density: Array = -0.5 * (away * away).sum(1) - arrays["presence.volume"][which]
+    return density

@@ -1,0 +1,82 @@
+"""The designs that are measured, and the page of what was found."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from streamlearn.records import Json
+
+
+class Design(NamedTuple):
+    """Who answers, and what else the machine does."""
+
+    text: str
+    processes: int = 1  # servers beside the learner; 0: in its own process
+    learns: bool = True  # at full speed; else all is learned already
+    workers: int | None = None  # MLServer's, instead of ours
+    hogs: int = 0  # other processes, each of which would take a core
+    serve: Mapping[str, Json] = {}
+    process: Mapping[str, Json] = {}
+
+
+APART: dict[str, Any] = {"process": {"cpus": [0]}, "serve": {"cpus": [1]}}
+DESIGNS: dict[str, Design] = {
+    "idle": Design("server process, learner idle", learns=False),
+    "followed": Design("server process, learner at full speed"),
+    "inside-idle": Design("in the learner's process, learner idle", processes=0, learns=False),
+    "inside": Design("in the learner's process, learner at full speed", processes=0),
+    "mlserver": Design("MLServer, one worker process (its default)", workers=1),
+    "mlserver-alone": Design("MLServer, no worker process", workers=0),
+    "hogged": Design("server process, learner at full speed, another process that wants a core", hogs=1),
+    "hogged-gives-way": Design("the same, `process.nice: 10`", hogs=1, process={"nice": 10}),
+    "hogged-apart": Design("the same, `process.cpus: [0]`, `serve.cpus: [1]`", hogs=1, **APART),
+    "hogged-first": Design("the same, `serve.nice: -5`", hogs=1, serve={"nice": -5}),
+    "hogged-apart-first": Design(
+        "the same, `process.cpus: [0]`, `serve.cpus: [1]`, `serve.nice: -5`",
+        hogs=1,
+        process={"cpus": [0]},
+        serve={"cpus": [1], "nice": -5},
+    ),
+}
+
+INTRODUCTION = """\
+# Answers while it learns
+
+One row of 64 numbers as JSON over HTTP (Open Inference Protocol v2), asked at a steady pace over 8 connections; a question is
+due at its time whether or not those before were answered, and its latency counts from then. The learner is La-MAML on the
+network 64-100-100-10, reading a synthetic stream as fast as it can, publishing ten snapshots a second; MLServer 1.7.1 has a
+scikit-learn network of that size and nothing that learns. *Learner ratio*: samples learned a second beside the questions ÷ just
+before, without them. *Cores*: processor time of the servers (in the learner's process: of all of it). Medians over rounds
+(least – most); each design is started anew in each round, so that designs take turns. Who asks runs on the same two cores.
+
+"""
+
+
+def page(runs: Mapping[str, Json], machine: Mapping[str, str]) -> str:
+    """docs/results/serving.md."""
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
+    for run, cell in runs.items():
+        of, rate, _ = run.split("/")
+        found[of, int(rate)].append(cell)
+    lines = [
+        "| who answers | asked per s | rounds | p50, ms | p99, ms | p99.9, ms | failed | learner ratio | cores |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, design in DESIGNS.items():
+        for per_s in sorted(each for of, each in found if of == name):
+            cells = found[name, per_s]
+            failed = f"{sum(cell['failed'] for cell in cells):,} of {sum(cell['asked'] for cell in cells):,}"
+            numbers = [_spread(cells, each) for each in ("p50_ms", "p99_ms", "p99.9_ms")]
+            told = [*numbers, failed, _spread(cells, "learner_ratio"), _spread(cells, "server_cores")]
+            lines.append(f"| {design.text} | {per_s:,} | {len(cells)} | " + " | ".join(told) + " |")
+    made = ", ".join(f"{name} {value}" for name, value in machine.items())
+    return f"{INTRODUCTION}" + "\n".join(lines) + f"\n\nMade by `make bench-serving`: 2 cores, {made}.\n"
+
+
+def _spread(cells: Sequence[Mapping[str, Any]], name: str) -> str:
+    values = [float(cell[name]) for cell in cells if cell[name] is not None]
+    if not values:
+        return "–"
+    middle = statistics.median(values)
+    return f"{middle:.2f}" if len(values) == 1 else f"{middle:.2f} ({min(values):.2f} – {max(values):.2f})"

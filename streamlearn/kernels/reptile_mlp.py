@@ -1,0 +1,100 @@
+"""Passes of single-row steps of a multi-layer perceptron, each drawn back by Reptile, compiled.
+
+Within a pass the first layer is not moved: step m moves the pre-activations of row n by −(xₘ·xₙ + 1) sₘδₘ, sₘ its step size
+after clipping, and when the pass is over each weight is moved once, by all steps together. Upper layers are moved step by
+step, in a copy. One row's gradient is an outer product in each layer, so its norm is had from the factors.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from streamlearn.kernels.compiling import compiled
+from streamlearn.kernels.sliding_passes import add, biases_of, dot, enter, judge, rise, step_back, take_in, weights_of
+from streamlearn.kernels.sliding_room import Room
+from streamlearn.kernels.sums import add_fours
+from streamlearn.records import Array
+
+
+class Passes(NamedTuple):
+    """The rows of all passes, in order, and how far they lead."""
+
+    x: Array  # [passes, rows, inputs]
+    y: Array  # int64 [passes, rows]
+    rates: Array  # in the type of the weights: step size, share of a pass that is kept, bound on the norm of each gradient
+
+
+@compiled
+def _catch_up(n: int, room: Room) -> None:
+    """What the steps so far did to the pre-activations of row n."""
+    for m in range(n):
+        room.terms[m], room.values[m] = m, -(dot(room.x[m], room.x[n]) + room.one[0])
+    add_fours(room.z, n, room.sizes[1], room.inner, n, room.terms, room.values)
+
+
+@compiled
+def _clipping(n: int, max_norm: Any, room: Room) -> Any:
+    """What clips the gradient of row n."""
+    one, first = room.one[0], room.deltas[0, n, : room.sizes[1]]
+    squares = (dot(room.x[n], room.x[n]) + one) * dot(first, first)
+    for layer in range(1, len(room.sizes) - 1):
+        inputs, delta = room.outputs[layer - 1, n, : room.sizes[layer]], room.deltas[layer, n, : room.sizes[layer + 1]]
+        squares += (dot(inputs, inputs) + one) * dot(delta, delta)
+    scale = max_norm / (np.sqrt(squares) + room.values.dtype.type(1e-6))
+    return scale if not scale > one else one  # NaN stays, to be seen
+
+
+@compiled
+def _step(n: int, label: int, rates: Array, room: Room) -> None:
+    """One step of gradient descent on row n."""
+    ahead = room.ahead
+    _catch_up(n, room)
+    rise(n, ahead, room)
+    judge(n, label, room.one[0], room)
+    step_back(ahead, n, room)
+    step = rates[0] * _clipping(n, rates[2], room)
+    for o in range(room.sizes[1]):
+        room.inner[n, o] = step * room.deltas[0, n, o]
+    for layer in range(1, len(room.sizes) - 1):
+        weights, delta = weights_of(ahead, layer, room), room.deltas[layer, n, : room.sizes[layer + 1]]
+        for i in range(room.sizes[layer]):
+            value = room.outputs[layer - 1, n, i]
+            if value != 0:
+                add(weights[i], -step * value, delta)
+        add(biases_of(ahead, layer, room), -step, delta)
+
+
+@compiled
+def _towards(start: Array, end: Array, share: Any) -> None:
+    for p in range(len(start)):
+        start[p] += share * (end[p] - start[p])
+
+
+@compiled
+def _draw_back(theta: Array, rows: int, within: Any, room: Room) -> None:
+    """Take this share of the way that a pass went."""
+    upper, width = room.starts[1], room.sizes[1]
+    _towards(theta[upper:], room.ahead[upper:], within)
+    weights, biases = weights_of(theta, 0, room), biases_of(theta, 0, room)
+    for i in range(room.sizes[0]):
+        count = 0
+        for n in range(rows):
+            room.terms[count], room.values[count] = n, -within * room.x[n, i]
+            count += room.x[n, i] != 0
+        add_fours(weights, i, width, room.inner, count, room.terms, room.values)
+    for n in range(rows):
+        add(biases, -within, room.inner[n])
+
+
+@compiled
+def walk(theta: Array, passes: Passes, room: Room) -> None:
+    """Move the weights by all passes, one after another."""
+    upper, rows = room.starts[1], passes.y.shape[1]
+    for turn in range(len(passes.y)):
+        room.ahead[upper:] = theta[upper:]
+        for n in range(rows):
+            take_in(n, passes.x[turn, n], room)
+            enter(n, theta, room)
+        for n in range(rows):
+            _step(n, passes.y[turn, n], passes.rates, room)
+        _draw_back(theta, rows, passes.rates[1], room)

@@ -1,0 +1,159 @@
+"""One model as it is served, whatever protocol asks: what answers now, whether it may be asked, and how much at once.
+
+Belongs to one event loop. Each answer takes the current snapshot once, and is computed without giving the loop away.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from streamlearn.errors import SnapshotError
+from streamlearn.logs import carried
+from streamlearn.records import Json, Snapshot
+from streamlearn.serving.access import Access
+from streamlearn.serving.counts import Counts
+from streamlearn.serving.feedback import AnswerRecords
+from streamlearn.serving.forms import form_named
+from streamlearn.serving.open_inference import Answer, Question, model_metadata
+from streamlearn.serving.served import Forms, Served
+from streamlearn.serving.settings import Settings
+from streamlearn.serving.spans import Spans
+from streamlearn.serving.tensors import RequestError
+from streamlearn.snapshot import Current
+
+log = structlog.get_logger()
+
+
+class OverloadedError(RequestError):
+    """Handled as every RequestError; gRPC has a code of its own for it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=503)
+
+
+class Endpoint:
+    """What every protocol of one server shares: the current snapshot, counts, and the bound on requests in progress."""
+
+    def __init__(
+        self,
+        current: Current,
+        *,
+        model_name: str,
+        settings: Settings,
+        forms: Forms = form_named,
+        answers: AnswerRecords | None = None,
+        spans: Spans | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.model_name, self.settings = model_name, settings
+        self.access: Access = settings.access()
+        self.counts = Counts()
+        self.draining = False
+        self._current, self._forms, self._answers, self._clock = current, forms, answers, clock
+        self._spans = spans
+        self._seen: Snapshot | None = None
+        self._served: Served | None = None
+        self._in_progress = 0
+        self.one_a_turn = asyncio.Lock()  # between two answers those are refused that are too many
+
+    def served(self) -> Served | None:
+        """What answers now. One that cannot answer is counted and refused; the one before it stays."""
+        snapshot = self._current.current()
+        if snapshot is not None and snapshot is not self._seen:
+            self._seen = snapshot
+            try:
+                self._served = Served.of(snapshot, self._forms)
+                self.counts.served_number = snapshot.number
+            except SnapshotError as error:
+                self.counts.failed_loads += 1
+                log.warning("snapshot.refused", error=str(error), next_step="the one before it stays")
+        return self._served
+
+    def obstacle(self) -> str | None:
+        """Why this server should not be asked, or None."""
+        if self.draining:
+            return "the server is closing"
+        if self.served() is None:
+            return "no snapshot is published yet"
+        silent_s = self._current.age_s()
+        return f"the learner has been silent for {silent_s:.0f} s" if silent_s > self.settings.silent_s else None
+
+    def is_ready(self, model: str, version: str | None) -> bool:
+        """Whether the model would answer. Errors: RequestError (404) when it, or that version of it, is not served."""
+        self.check_model(model)
+        served = self.served()
+        self._check_version(version, served)
+        return self.obstacle() is None and served is not None and served.learned
+
+    def find(self, model: str, version: str | None) -> Served:
+        """What answers for that model and version. Errors: RequestError, 404, or 503 before the first snapshot."""
+        self.check_model(model)
+        served = self.served()
+        self._check_version(version, served)
+        if served is None:
+            raise RequestError("no snapshot is published yet", status=503)
+        return served
+
+    def metadata(self, model: str, version: str | None) -> Json:
+        """What goes in and comes out. Errors: as `find`."""
+        snapshot = self.find(model, version).snapshot
+        form, shape, schema = snapshot.answering.form, snapshot.shape, snapshot.schema
+        return model_metadata(model_name=self.model_name, number=snapshot.number, form=form, shape=shape, schema=schema)
+
+    def answer(self, served: Served, question: Question) -> Answer:
+        """From that snapshot alone; recorded where that is asked for. Errors: RequestError."""
+        answer = served.answer(question)
+        if self._answers is not None:
+            self._answers.take(question, answer, served.snapshot.labels)
+        self.counts.rows += len(question.x)
+        if self._spans is not None:
+            self._spans.answered(answer.number, len(question.x))
+        return answer
+
+    @contextmanager
+    def counted(self, protocol: str) -> Iterator[None]:
+        """Count an inference request by the status that it ends with, and its time; a span of it, where those are wanted."""
+        begin, status = self._clock(), 500
+        try:
+            if self._spans is None:
+                yield
+            else:
+                with self._spans.span(protocol, carried()):
+                    yield
+            status = 200
+        except RequestError as error:
+            status = error.status
+            raise
+        finally:
+            self.counts.request(status, self._clock() - begin)
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """One of the requests in progress. Errors: OverloadedError."""
+        if self._in_progress >= self.settings.max_in_progress:
+            raise OverloadedError(f"overloaded: {self._in_progress} requests are in progress")
+        self._in_progress += 1
+        try:
+            yield
+        finally:
+            self._in_progress -= 1
+
+    def check_model(self, model: str) -> None:
+        """Errors: RequestError (404)."""
+        if model != self.model_name:
+            raise RequestError(f"model {model[:80]!r} is not known: this server has {self.model_name!r}", status=404)
+
+    def _check_version(self, version: str | None, served: Served | None) -> None:
+        number = None if served is None else str(served.snapshot.number)
+        if version is not None and version != number:
+            raise RequestError(f"version {version[:40]!r} is not served: the current one is {number}", status=404)
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        if self._answers is not None:
+            self._answers.close()
+        if self._spans is not None:
+            self._spans.close()

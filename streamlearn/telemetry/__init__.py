@@ -1,0 +1,41 @@
+"""Every Prometheus name, label, unit and meaning, in one list; `reading.py` says what each is read from.
+
+`scrape.py` turns the list into the page that Prometheus scrapes; `docs/metrics.md` is made from it, and every alert and
+every panel of the dashboard is held to it by a test.
+"""
+
+from streamlearn.reading import OTHER
+from streamlearn.telemetry.change import CHANGE
+from streamlearn.telemetry.learning import LEARNING
+from streamlearn.telemetry.records import OUTCOMES, REASONS, RECORDS
+from streamlearn.telemetry.row import PREFIX, Row
+from streamlearn.telemetry.service import CODES, SERVICE
+
+__all__ = ["CODES", "OUTCOMES", "PREFIX", "REASONS", "ROWS", "Row", "reference"]
+
+ROWS = (*RECORDS, *LEARNING, *CHANGE, *SERVICE)
+
+
+def reference() -> str:
+    """`docs/metrics.md`, from the list."""
+    lines = [
+        "# Metrics",
+        "",
+        "Made from `streamlearn/telemetry/` by `python -m streamlearn.telemetry`; do not edit.",
+        "",
+        "One page, `http://HOST:8082/metrics` (`telemetry.host`, `telemetry.port`), shows the learner and its followers.",
+        "A gauge is NaN until there is something to tell. The usual `process_*` metrics of the learner's process stand beside.",
+        "",
+        "| name | type | unit | labels | what it says |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| `{row.full_name}` | {row.kind} | {row.unit} | {_label_text(row)} | {row.help} |" for row in ROWS]
+    return "\n".join(lines) + "\n"
+
+
+def _label_text(row: Row) -> str:
+    if not row.label:
+        return ""
+    known = ", ".join(f"`{value}`" for value in row.values if value != OTHER or not row.limit)
+    bound = f"{row.limit} values at most, the rest is `{OTHER}`" if row.limit else ""
+    return f"`{row.label}`: {', '.join(filter(None, (known, bound)))}"
