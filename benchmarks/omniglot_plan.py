@@ -42,6 +42,17 @@ WIDTHS: Mapping[str, Width] = {
             "anml-2": Meta(30, {"meta_batch": 4, "outer_lr": 3e-3, "validate_every": 15}),
         },
     ),
+    "medium": Width(
+        "64 channels in the trunk (576 features), 28 in the gate; trunks trained for a quarter of an hour of one CPU core each",
+        64,
+        28,
+        {
+            "supervised": Meta(4000),
+            "oml": Meta(8000, {"inner_lr": 0.03, "outer_lr": 1e-3, "validate_every": 1000}),
+            "anml-1": Meta(600, {"meta_batch": 4, "outer_lr": 1e-3, "validate_every": 150}),
+            "anml-2": Meta(500, {"meta_batch": 4, "outer_lr": 1e-3, "validate_every": 125}),
+        },
+    ),
     "full": Width(
         "256 channels in the trunk (2304 features), 112 in the gate, the published steps; made for a GPU",
         256,
