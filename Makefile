@@ -6,7 +6,7 @@ READY := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test lint types format docs clean help
-.PHONY: bench bench-drift bench-rotations bench-paper bench-sliding bench-cifar bench-streams bench-speed bench-cost bench-pipeline bench-serving bench-omniglot bench-few-shot bench-osaka bench-meta-speed
+.PHONY: bench bench-drift bench-rotations bench-paper bench-sliding bench-cifar bench-streams bench-speed bench-cost bench-pipeline bench-serving bench-omniglot bench-few-shot bench-osaka bench-meta-speed worked-example
 .PHONY: kserve mlserver reliability crash-matrix broker-faults data-faults soak fuzz kafka-up kafka-down sbom audit
 
 help: ## show this list
@@ -76,6 +76,9 @@ bench-osaka: $(READY) ## Continual-MAML and others on a stream that changes its 
 
 bench-meta-speed: $(READY) ## meta-steps beside the released code; BENCH="--anml CHECKOUT --oml CHECKOUT"
 	$(BIN)/python -m benchmarks.meta_speed $(BENCH)
+
+worked-example: $(READY) ## meta-train, then the daemon on unseen characters, warm and cold; BENCH=--kafka through a real Kafka
+	$(BIN)/python -m benchmarks.worked_example $(BENCH)
 
 bench-streams: $(READY) ## the default learner and river's methods on real streams; what is in the results already is not run again
 	$(BIN)/python -m benchmarks.streams_baselines $(BENCH)

@@ -89,13 +89,13 @@ def run(
     rates: dict[str, float] = {}
     for rate in head.rates:
         learner = on_features(head, tuned[0].shape[1], seed=seed, rate=rate)
-        rates[f"{rate:g}"] = _learned(learner, *tuned, lengths=[len(tuned[1].taught)])["test"].popitem()[1]
+        rates[f"{rate:g}"] = learned(learner, *tuned, lengths=[len(tuned[1].taught)])["test"].popitem()[1]
     best = max(rates, key=lambda rate: rates[rate]) if rates else None
-    found = _learned(on_features(head, shown.shape[1], seed=seed, rate=float(best or 0)), shown, far, lengths=lengths)
+    found = learned(on_features(head, shown.shape[1], seed=seed, rate=float(best or 0)), shown, far, lengths=lengths)
     return {**found, "rate": best, "rates": rates}
 
 
-def _learned(learner: Learner, shown: Array, far: Stream, *, lengths: Sequence[int]) -> dict[str, Json]:
+def learned(learner: Learner, shown: Array, far: Stream, *, lengths: Sequence[int]) -> dict[str, Json]:
     """One pass over the stream; per cent of right answers by number of characters, of asked and of taught drawings."""
     test: dict[str, float] = {}
     train: dict[str, float] = {}
@@ -117,20 +117,21 @@ def _right(learner: Learner, shown: Array, rows: Array) -> float:
 
 def on_features(head: Head, size: int, *, seed: int, rate: float) -> Learner:
     """A fresh learner whose inputs are a trunk's features: its network is the head alone."""
-    return _made(head, Task((size,), seed=seed, model=ModelSettings(hidden=())), rate)
+    return made(head, Task((size,), seed=seed, model=ModelSettings(hidden=())), rate)
 
 
 def from_start(head: Head, start: Initialisation, *, seed: int, rate: float) -> Learner:
     """The same, from the warm start, with images for inputs: as the daemon has it."""
     model, inputs = ModelSettings(**start.model), InputSettings(**start.inputs)
-    return _made(head, Task(start.shape, seed=seed, model=model, inputs=inputs, start=start), rate)
+    return made(head, Task(start.shape, seed=seed, model=model, inputs=inputs, start=start), rate)
 
 
-def _made(head: Head, task: Task, rate: float) -> Learner:
+def made(head: Head, task: Task, rate: float) -> Learner:
+    """A fresh learner with the settings of `head`."""
     module, _, attribute = LEARNERS[head.learner].partition(":")
     kind = getattr(importlib.import_module(module), attribute)
-    made: Learner = kind(kind.Settings(**head.settings, **({head.rate: rate} if head.rate else {})), task)
-    return made
+    learner: Learner = kind(kind.Settings(**head.settings, **({head.rate: rate} if head.rate else {})), task)
+    return learner
 
 
 def _arguments() -> argparse.Namespace:

@@ -93,7 +93,7 @@ def test_step_sizes_are_chosen_without_a_look_at_evaluation_characters(source, t
         right = {str(length): next(made_up) for length in lengths[:1]}
         return {"test": dict.fromkeys(map(str, lengths), right[str(lengths[0])]), "train": {"6": 0.0}, "cpu_s": 0.0}
 
-    monkeypatch.setattr(omniglot, "_learned", learned)
+    monkeypatch.setattr(omniglot, "learned", learned)
     cells = start(monkeypatch, tmp_path, "--trunks", "random", "--heads", "er")
     made = trunk(source, "random", TINY, seed=0, folder=tmp_path, device="cpu").start
     held = features(made, source.x_train[np.concatenate(corpus(source, 0).held_out)], device="cpu")
@@ -119,7 +119,7 @@ def test_accuracies_are_counted_over_characters_met_so_far(source):
 
     rows = stream(rows_by_class(source.y_test), characters=6, taught=15, asked=5, seed=0)
     learner = Stubborn()
-    found = omniglot._learned(learner, np.zeros((140, 3), np.float32), rows, lengths=(2, 6))
+    found = omniglot.learned(learner, np.zeros((140, 3), np.float32), rows, lengths=(2, 6))
     assert learner.taught == 90
     assert found["test"] == {"2": 50.0, "6": pytest.approx(100 / 6)} == found["train"]
 
