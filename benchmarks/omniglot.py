@@ -1,6 +1,7 @@
 """Characters never seen before, one after another, one drawing an update, once: how many of them a head still knows.
 
     python -m benchmarks.omniglot                                          # narrow, three seeds, one CPU core: 45 minutes
+    python -m benchmarks.omniglot --width medium                           # an hour of one CPU core a seed
     python -m benchmarks.omniglot --device cuda --width full --seeds 0     # as published; hours on a GPU, goes on where it was
 
 A trunk is trained on Omniglot's background characters (or not), then stays as it is; a learner of the product learns 600

@@ -42,7 +42,7 @@ by vote of the 5 nearest of the 9,000 taught ones. ANML's gate is never quite cl
 
 
 def table(runs: Runs, machine: Mapping[str, str]) -> str:
-    """Markdown, both widths; where nothing was run it says so."""
+    """Markdown, every width; where nothing was run it says so."""
     parts = [INTRODUCTION, ", ".join(f"{name} {value}" for name, value in machine.items()) + ".\n", _published()]
     for width, plan in WIDTHS.items():
         parts.append(f"## {width.capitalize()}: {plan.about}\n")
@@ -58,8 +58,8 @@ def table(runs: Runs, machine: Mapping[str, str]) -> str:
 
 
 def _command(width: str) -> str:
-    command = f"python -m benchmarks.omniglot --device cuda --width {width}"
-    return f"There was no GPU: `{command}` runs it, and goes on where it was stopped."
+    reason, device = ("There was no GPU: ", "--device cuda ") if width == "full" else ("", "")
+    return f"{reason}`python -m benchmarks.omniglot {device}--width {width}` runs it, and goes on where it was stopped."
 
 
 def _published() -> str:
