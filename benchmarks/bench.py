@@ -90,8 +90,8 @@ class Bench:
             run.task_s.append(time.perf_counter() - began)
             run.cpu_s.append(cpu_s(daemon.pid) - spent_s)
             told = asking.stop()
-            run.latencies_s += told["latencies_s"]
-            run.failed_requests += told["failed"]
+            run.latencies_s += told.latencies_s.tolist()
+            run.failed_requests += told.failed
 
     def _learn_killed(self, t: int, messages: Sequence[Message], topic: Topic, daemon: Daemon, run: Run) -> None:
         """The same, but with half of it served and not yet saved the daemon is killed, and started again."""

@@ -140,6 +140,12 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def busy_s() -> float:
+    """Seconds that all processors together were busy since the machine started, with what its host took away."""
+    user, nice, system, _idle, _wait, *interrupts_and_stolen = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + sum(interrupts_and_stolen)) / TICKS_PER_S
+
+
 def free_port() -> int:
     """A port that nobody listens at now."""
     with socket.socket() as probe:

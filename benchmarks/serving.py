@@ -4,7 +4,7 @@
     python -m benchmarks.serving --rounds 1 --designs followed mlserver --seconds 3
 
 One row of 64 numbers as JSON, at a steady pace; a question is due at its time whether or not those before were answered (open
-loop), over 8 connections. A design is started anew in each round, so that designs take turns. The learner is La-MAML on the
+loop), over 32 connections. A design is started anew in each round, so that designs take turns. The learner is La-MAML on the
 network 64-100-100-10; `idle` is the same daemon after all records. MLServer has a scikit-learn network of that size.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks import asker
 from benchmarks.cells import keep, known
-from benchmarks.process import Daemon, cpu_s
+from benchmarks.process import Daemon, busy_s, cpu_s
 from benchmarks.questions import json_body
 from benchmarks.rival import ENVIRONMENT, MODEL, MLServer, hog
 from benchmarks.serving_report import DESIGNS, Design, page
@@ -102,19 +102,23 @@ def measured(target: Target, rate: int, seconds: float) -> dict[str, Json]:
     with asker.Asking(asker.Target(target.port, target.path, rate, _bodies())) as asking:
         asking.start()
         time.sleep(0.5)
-        before, began = [cpu_s(pid) for pid in target.pids], time.monotonic()
+        pids = [asking.pid, *target.pids]
+        before, began = [busy_s(), *map(cpu_s, pids)], time.monotonic()
         beside = learned_per_s(target.daemon, seconds)
         took = time.monotonic() - began
-        cores = [(cpu_s(pid) - was) / took for pid, was in zip(target.pids, before, strict=True)]
+        spent = (now - was for now, was in zip([busy_s(), *map(cpu_s, pids)], before, strict=True))
+        all_cores, asker_cores, *cores = (each / took for each in spent)
         told = asking.stop()
-    milliseconds = 1e3 * np.sort(told["latencies_s"])
     return {
-        **{f"p{at:g}_ms": float(np.percentile(milliseconds, at)) for at in (50, 99, 99.9)},
-        "asked": len(milliseconds),
-        "failed": told["failed"],
+        **{f"p{at:g}_ms": 1e3 * float(np.percentile(told.latencies_s, at)) for at in (50, 99, 99.9)},
+        "asked": len(told.latencies_s),
+        "failed": told.failed,
+        "late_p99_ms": 1e3 * float(np.percentile(told.late_s, 99)),
         "learner_ratio": beside / alone if alone and beside else None,
         "learned_per_s": alone,
         "server_cores": sum(cores[1:] if target.daemon and len(cores) > 1 else cores),
+        "asker_cores": asker_cores,
+        "other_cores": all_cores - asker_cores - sum(cores),
     }
 
 

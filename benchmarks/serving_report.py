@@ -43,12 +43,13 @@ DESIGNS: dict[str, Design] = {
 INTRODUCTION = """\
 # Answers while it learns
 
-One row of 64 numbers as JSON over HTTP (Open Inference Protocol v2), asked at a steady pace over 8 connections; a question is
+One row of 64 numbers as JSON over HTTP (Open Inference Protocol v2), asked at a steady pace over 32 connections; a question is
 due at its time whether or not those before were answered, and its latency counts from then. The learner is La-MAML on the
 network 64-100-100-10, reading a synthetic stream as fast as it can, publishing ten snapshots a second; MLServer 1.7.1 has a
 scikit-learn network of that size and nothing that learns. *Learner ratio*: samples learned a second beside the questions ÷ just
-before, without them. *Cores*: processor time of the servers (in the learner's process: of all of it). Medians over rounds
-(least – most); each design is started anew in each round, so that designs take turns. Who asks runs on the same two cores.
+before, without them. *Cores*: processor time of the servers (in the learner's process: of all of it). *Others*: cores that all
+else took, hogs of ours included and who asks not. Medians over rounds (least – most); each design is started anew in each
+round, so that designs take turns. Who asks runs on the same two cores, with real-time priority where that is permitted.
 
 """
 
@@ -60,18 +61,21 @@ def page(runs: Mapping[str, Json], machine: Mapping[str, str]) -> str:
         of, rate, _ = run.split("/")
         found[of, int(rate)].append(cell)
     lines = [
-        "| who answers | asked per s | rounds | p50, ms | p99, ms | p99.9, ms | failed | learner ratio | cores |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| who answers | asked per s | rounds | p50, ms | p99, ms | p99.9, ms | failed | learner ratio | cores | others |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, design in DESIGNS.items():
         for per_s in sorted(each for of, each in found if of == name):
             cells = found[name, per_s]
             failed = f"{sum(cell['failed'] for cell in cells):,} of {sum(cell['asked'] for cell in cells):,}"
             numbers = [_spread(cells, each) for each in ("p50_ms", "p99_ms", "p99.9_ms")]
-            told = [*numbers, failed, _spread(cells, "learner_ratio"), _spread(cells, "server_cores")]
+            told = [*numbers, failed, *(_spread(cells, each) for each in ("learner_ratio", "server_cores", "other_cores"))]
             lines.append(f"| {design.text} | {per_s:,} | {len(cells)} | " + " | ".join(told) + " |")
     made = ", ".join(f"{name} {value}" for name, value in machine.items())
-    return f"{INTRODUCTION}" + "\n".join(lines) + f"\n\nMade by `make bench-serving`: 2 cores, {made}.\n"
+    every = [cell for cells in found.values() for cell in cells]
+    took, late = (_spread(every, each) for each in ("asker_cores", "late_p99_ms"))
+    asker = f"Who asks took {took} cores, and its p99 of being late itself was {late} ms."
+    return f"{INTRODUCTION}" + "\n".join(lines) + f"\n\n{asker}\n\nMade by `make bench-serving`: 2 cores, {made}.\n"
 
 
 def _spread(cells: Sequence[Mapping[str, Any]], name: str) -> str:
