@@ -112,7 +112,7 @@ def by_era(about: str) -> Callable[[Seen], Values]:
 def class_probe(seen: Seen) -> Mapping[str, float]:
     """The worst classes: those are the ones that have to be seen."""
     worst = sorted(seen.now.classes.items(), key=lambda item: (item[1], item[0]))
-    return {_shown(seen.now.labels[row], row): share for row, share in worst[:TOP_LABELS]}
+    return {shown(seen.now.labels[row], row): share for row, share in worst[:TOP_LABELS]}
 
 
 def fired(times_s: Mapping[str, float], detectors: Mapping[str, int]) -> Mapping[str, float]:
@@ -121,7 +121,7 @@ def fired(times_s: Mapping[str, float], detectors: Mapping[str, int]) -> Mapping
 
 
 def classes_moved(seen: Seen) -> Mapping[str, float]:
-    return {_shown(seen.now.labels[row], row): size for row, size in seen.now.classes_moved.items()}
+    return {shown(seen.now.labels[row], row): size for row, size in seen.now.classes_moved.items()}
 
 
 def features_moved(seen: Seen) -> Mapping[str, float]:
@@ -137,7 +137,7 @@ def expiries(seen: Seen) -> Mapping[str, float]:
     return {reason: seen.now.late.get(f"expired_by_{reason}", 0.0) for reason in ("time", "bound")}
 
 
-def _shown(label: Label, row: int) -> str:
+def shown(label: Label, row: int) -> str:
     """A label as text that no other label has: text that reads like an integer, or like `other`, stands in quotes."""
     text = str(label)
     if isinstance(label, str) and (text == OTHER or text.startswith('"') or text.lstrip("-").isdigit()):
@@ -152,12 +152,12 @@ def _cut(text: str, row: int) -> str:
 def recalls(seen: Seen) -> Mapping[str, float]:
     found = {name.removeprefix("recall/"): v for name, v in seen.now.metrics.items() if name.startswith("recall/")}
     labels = seen.now.labels
-    return {row if row == OTHER else _shown(labels[int(row)], int(row)): value for row, value in found.items()}
+    return {row if row == OTHER else shown(labels[int(row)], int(row)): value for row, value in found.items()}
 
 
 def memory(seen: Seen) -> Mapping[str, float]:
     held = sorted(seen.now.memory.items(), key=lambda item: (-item[1], item[0]))
-    return {_shown(seen.now.labels[row], row): count for row, count in held}
+    return {shown(seen.now.labels[row], row): count for row, count in held}
 
 
 def members(seen: Seen) -> Mapping[str, float]:

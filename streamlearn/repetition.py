@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from streamlearn import assemble
@@ -20,7 +21,8 @@ from streamlearn.identities import Identities
 from streamlearn.journal import Entry
 from streamlearn.prefetch import Prefetch
 from streamlearn.prequential import Prequential
-from streamlearn.records import Json, Positions
+from streamlearn.reading import OTHER, shown
+from streamlearn.records import Json, Label, Positions
 from streamlearn.snapshot import Reference
 
 SILENCE_S = 60.0  # without any record that is still to come
@@ -34,19 +36,27 @@ def private(config: Config) -> Config:
 
 def facts(loop: Prequential, seconds: float) -> dict[str, Json]:
     """What is printed of a repetition that took so long."""
-    kept = loop.checkpoint()
+    kept, labels = loop.checkpoint(), loop.admission.labels.by_row
+    scored = {_named(name, labels): value for name, value in loop.metrics.values().items()}
     return {
         "records": loop.read,
         "outcomes": loop.outcomes(),
         "pending": len(loop.chunks),
         "records_per_second": loop.read / seconds,
-        **loop.metrics.values(),
+        **scored,
+        **({f"probe_{name}": value for name, value in loop.probe.values().items()} if loop.probe.taken else {}),
         "drift": dict(loop.drift.counts),
         "number": kept.number,
         "positions": dict(kept.positions),
         "model_digest": kept.model_digest,
         "state_digest": kept.state_digest,
     }
+
+
+def _named(metric: str, labels: Sequence[Label]) -> str:
+    """A figure of a label row is called by the label."""
+    name, _, row = metric.partition("/")
+    return metric if row in ("", OTHER) else f"{name}/{shown(labels[int(row)], int(row))}"
 
 
 def rebuilt(config: Config, place: str, *, to: Path | None = None) -> dict[str, Json]:

@@ -77,6 +77,16 @@ def test_choosing_a_learner(tmp_path):
     assert found[0] > found[2], "what was true is not true any more: means of all rows cannot follow"
 
 
+def test_warm_starts(tmp_path):
+    told = pasted("warm-starts.md", tmp_path)
+    kept = [float(value) for value in re.findall(r"^\W*probe_retention/auto\W+([\d.]+)", told, re.MULTILINE)]
+    warm, cold = kept
+    assert warm != cold, "features here, pixels there"
+    assert cold > 0.85, "the page says nine tenths"
+    own, mean = (float(re.search(rf"held_out_{name}\W+([\d.]+)", told)[1]) for name in ("accuracy", "nearest_mean"))
+    assert own < mean, "as the page says"
+
+
 @pytest.mark.parametrize("page", [name for name, text in PAGES.items() if "```bash" in text])
 def test_every_page_with_commands_is_pasted_by_a_test(page):
     assert f'pasted("{page}"' in Path(__file__).read_text()
