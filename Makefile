@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
+TEST_PROCESSES ?= 2
 
 .PHONY: demo test lint types format docs clean help
 .PHONY: bench bench-drift bench-rotations bench-paper bench-sliding bench-cifar bench-streams bench-speed bench-cost bench-pipeline bench-serving bench-omniglot bench-few-shot bench-osaka bench-meta-speed worked-example
@@ -16,7 +17,7 @@ demo: $(READY) ## the daemon on a drifting stream of real images; page at http:/
 	$(BIN)/streamlearn demo $(DEMO)
 
 test: $(READY) ## all tests; starts a real Kafka when Java and Maven are there, and says what it skipped
-	$(BIN)/python -m pytest $(TEST)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(TEST)
 
 lint: $(READY) ## formatting and lint
 	$(BIN)/ruff format --check .

@@ -6,6 +6,7 @@ Tests also ask `up` for further listeners (TLS, SASL, an address that clients ar
 """
 
 import argparse
+import fcntl
 import json
 import os
 import shlex
@@ -22,6 +23,7 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 LIBS = HERE / "libs"
+STAMP = ".pom"  # in there, of what the jars are
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 QUICK = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:-UsePerfData")
 PROPERTIES = """\
@@ -145,11 +147,24 @@ def status(data: Path) -> Node | None:
 
 
 def fetch_jars() -> Path:
-    """The folder of jars for the pinned versions, fetched when absent. Errors: BrokerError without Maven."""
-    stamp = LIBS / ".pom"
+    """The folder of jars for the pinned versions, fetched when absent. Errors: BrokerError without Maven.
+
+    One process at a time fetches them: a broker may run from the folder that another one would put in its place.
+    """
     pom = (HERE / "pom.xml").read_text()
-    if stamp.exists() and stamp.read_text() == pom:
-        return LIBS
+    if not _are_of(pom):
+        with LIBS.with_name("libs.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _are_of(pom):
+                _fetch(pom)
+    return LIBS
+
+
+def _are_of(pom: str) -> bool:
+    return (LIBS / STAMP).exists() and (LIBS / STAMP).read_text() == pom
+
+
+def _fetch(pom: str) -> None:
     beside = LIBS.with_name(f"libs.{os.getpid()}")
     command = [
         _tool("mvn"),
@@ -164,10 +179,9 @@ def fetch_jars() -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BrokerError(f"Maven could not fetch the broker's jars: {done.stdout.strip()[-500:]}")
-    (beside / stamp.name).write_text(pom)
+    (beside / STAMP).write_text(pom)
     shutil.rmtree(LIBS, ignore_errors=True)
     beside.rename(LIBS)
-    return LIBS
 
 
 def answers(port: int, timeout_s: float = 1.0) -> bool:
