@@ -1,6 +1,6 @@
 """Five or twenty characters never seen before, one or five drawings of each: after MAML, FOMAML, ANIL, Reptile, iMAML, COMLN.
 
-    python -m benchmarks.few_shot                                          # narrow, one CPU core
+    python -m benchmarks.few_shot                                          # narrow, one CPU core, an hour a seed
     python -m benchmarks.few_shot --device cuda --width full --seeds 0     # as published; not run yet
     python -m benchmarks.few_shot --algorithms maml --shapes 5-1 --seeds 0
 
@@ -56,11 +56,13 @@ class Width(NamedTuple):
     """A network and how long it is trained."""
 
     channels: int
-    steps: int
+    steps: Mapping[str, int]  # by algorithm
     meta_batch: int
+    twenty: int = 1  # what the steps are divided by where there are twenty ways, each of which takes longer
 
 
-WIDTHS = {"narrow": Width(16, 200, 4), "full": Width(64, 60_000, 32)}
+ALIKE = {"maml": 500, "fomaml": 3000, "anil": 3000, "reptile": 1500, "imaml": 240, "comln": 2000}  # about as long as each other
+WIDTHS = {"narrow": Width(16, ALIKE, 4, twenty=4), "full": Width(64, dict.fromkeys(ALGORITHMS, 60_000), 32)}
 
 
 def main() -> None:
@@ -85,22 +87,23 @@ def main() -> None:
 def run(source: Images, algorithm: str, shape: str, width: Width, *, seed: int, device: str) -> dict[str, Json]:
     """Train, then ask episodes of evaluation characters."""
     ways, shots = SHAPES[shape]
+    steps = width.steps[algorithm] // (width.twenty if ways == 20 else 1)
     own = {**ALGORITHMS[algorithm], **(TWENTY.get(algorithm, {}) if ways == 20 else {})}
     settings = MetaSettings(
         algorithm=algorithm,
-        **{"steps": width.steps, "meta_batch": width.meta_batch, "ways": ways, "shots": shots, "queries": 5, **own},
+        **{"steps": steps, "meta_batch": width.meta_batch, "ways": ways, "shots": shots, "queries": 5, **own},
     )
     corpus = Corpus.of(source.x_train, source.y_train, held_out=0.1, seed=seed)
     model = ModelSettings(name="split", channels=width.channels, layout="conv4")
     trainer = Trainer(settings, corpus, shape=(28, 28), model=model, inputs=INPUTS, seed=seed, device=device)
     untrained, began = dict(trainer.params), time.process_time()
-    for _ in range(width.steps):
+    for _ in range(steps):
         trainer.step()
     spent = time.process_time() - began
     lessons = evaluation(source, ways, shots, seed, device)
     found = validation.few_shot(trainer.network, trainer.algorithm.kernel, trainer.params, lessons, trainer.loops)
     nearest = {name: nearest_mean(trainer, p, lessons) for name, p in (("trained", trainer.params), ("untrained", untrained))}
-    return {"accuracy": 100 * found["accuracy"], "nearest_mean": nearest, "cpu_s": spent, "steps": width.steps}
+    return {"accuracy": 100 * found["accuracy"], "nearest_mean": nearest, "cpu_s": spent, "steps": steps}
 
 
 def evaluation(source: Images, ways: int, shots: int, seed: int, device: str) -> Lessons:

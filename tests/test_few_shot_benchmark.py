@@ -17,7 +17,7 @@ from streamlearn.meta.settings import MetaSettings
 from streamlearn.meta.trainer import Trainer
 from streamlearn.models.classifier import ModelSettings
 
-TINY = Width(3, 2, 2)
+TINY = Width(3, dict.fromkeys(ALGORITHMS, 2), 2)
 
 
 def drawings(classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,6 +33,12 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Images:
     """Characters whose patterns are plain to see, and few questions."""
     monkeypatch.setattr(few_shot, "EPISODES", 6)
     return Images("patterns", *drawings(60, 0), *drawings(25, 1))
+
+
+def test_twenty_ways_are_trained_for_fewer_steps_where_they_take_longer(source):
+    width = Width(3, {"fomaml": 8}, 2, twenty=4)
+    assert run(source, "fomaml", "20-1", width, seed=0, device="cpu")["steps"] == 2
+    assert run(source, "fomaml", "5-1", width, seed=0, device="cpu")["steps"] == 8
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
