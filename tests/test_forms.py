@@ -17,9 +17,10 @@ from streamlearn.learners.nearest_mean import NearestMean
 from streamlearn.learners.task import Task
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.records import Array, Batch
-from streamlearn.serving.forms import FORMS, form_named
+from streamlearn.serving.forms import FORMS, form_named, mlp, taken_in
 from streamlearn.serving.forms.columns import places
 from streamlearn.serving.forms.torch import logits as torch_logits
+from streamlearn.serving.open_inference import ABOUT
 
 OWN = f"{__name__}:own_body"
 
@@ -58,6 +59,42 @@ def test_a_form_gives_what_the_learner_predicts(
     assert answer.dtype == np.float32
     assert np.isneginf(answer).any(0).tolist() == [False, True, False, True, False]
     np.testing.assert_allclose(answer, learner.predict(rows.x), rtol=1e-5, atol=1e-5)
+    taken = taken_in(form_named(served.form), served.arrays, served.settings)
+    for some in (slice(0, 1), slice(None)):
+        np.testing.assert_allclose(taken(rows.x[some], "auto"), answer[some], rtol=1e-5, atol=1e-5)
+
+
+def perceptron(hidden: int, *, ever: bool = False) -> dict[str, Array]:
+    """Random weights 5 → hidden → hidden → 4, of which label 2 is not active."""
+    random = np.random.default_rng(0)
+    sizes = {"body.layers.0": (5, hidden), "body.layers.1": (hidden, hidden)}
+    arrays = {"active": np.array([1, 1, 0, 1], np.uint8)}
+    for prefix in ("", "ever/")[: 1 + ever]:
+        for name, shape in sizes.items():
+            arrays[f"{prefix}{name}.weight"] = random.normal(size=shape).astype(np.float32)
+            arrays[f"{prefix}{name}.bias"] = random.normal(size=shape[1]).astype(np.float32)
+        arrays[f"{prefix}head.weight"] = random.normal(size=(4, hidden)).astype(np.float32)
+        arrays[f"{prefix}head.bias"] = random.normal(size=4).astype(np.float32)
+    return arrays
+
+
+@pytest.mark.parametrize("ever", [False, True])
+def test_weights_taken_in_answer_about_now_and_ever(ever: bool) -> None:
+    arrays, x = perceptron(6, ever=ever), np.random.default_rng(1).normal(size=(9, 5)).astype(np.float32)
+    taken = taken_in(form_named("mlp"), arrays, {})
+    answers = {about: form_named("mlp")(arrays, {"about": about}, x) for about in ABOUT}
+    for about, answer in answers.items():
+        assert np.isneginf(answer).all(0).tolist() == [False, False, True, False]
+        np.testing.assert_allclose(taken(x, about), answer, rtol=1e-5, atol=1e-5)
+    assert np.allclose(answers["now"], answers["ever"]) is not ever
+
+
+def test_weights_of_a_large_network_are_not_copied() -> None:
+    assert mlp.taken_in(perceptron(100), {}) is not None
+    arrays, x = perceptron(600), np.ones((1, 5), np.float32)
+    assert mlp.taken_in(arrays, {}) is None
+    found = taken_in(form_named("mlp"), arrays, {})(x, "auto")
+    np.testing.assert_array_equal(found, form_named("mlp")(arrays, {}, x))
 
 
 def test_arrays_may_be_read_only() -> None:

@@ -192,6 +192,28 @@ def test_random_bytes_are_refused(noise, json_bytes):
 
 
 LABELS = ("cat", "3", "Zoë")
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP64"])
+def test_the_largest_number_is_one_and_what_is_beyond_a_32_bit_float_is_refused_by_row(datatype):
+    largest = float(np.finfo(np.float32).max)
+
+    def given(*values, binary=False):
+        raw = np.array(values, {"FP32": "<f4", "FP64": "<f8"}[datatype]).tobytes() if binary else b""
+        data = {"parameters": {"binary_data_size": len(raw)}} if binary else {"data": list(values)}
+        tensor = {"name": "features", "shape": [len(values), 1], "datatype": datatype, **data}
+        text = json.dumps({"inputs": [tensor]}).encode()
+        return read(text + raw, len(text) if binary else None, shape=(1,))
+
+    for binary in (False, True):
+        x = given(largest, -largest, 1.0, binary=binary).x
+        assert x.dtype == np.float32
+        assert x.ravel().tolist() == [largest, -largest, 1.0]
+        for beyond in (np.inf, np.nan) if binary else (1e39, -1e300):
+            with pytest.raises(RequestError, match="row 1 holds a value that is not finite"):
+                given(1.0, beyond, 1.0, binary=binary)
+
+
 ANSWER = Answer(12, LabelTexts.of(LABELS), np.array([2, 0]), np.array([[0.25, 0.0, 0.75], [1.0, 0.0, 0.0]], np.float32))
 
 

@@ -7,8 +7,8 @@ extension, as raw bytes after the JSON. An answer holds the outputs that were as
 Source  kserve/open-inference-protocol, inference_rest; the binary extension as Triton describes it (`binary_data_size`).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 OUTPUTS = ("label", "probabilities", "labels", "top_labels", "top_probabilities", "set_labels", "set_sizes")
+ABOUT: tuple[About, ...] = get_args(About)
 TOP_K = 5
 
 
@@ -60,15 +61,29 @@ class Question:
     sets: float | None = None  # coverage of `set_labels` and `set_sizes`; None: the least that is promised
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
     """What one snapshot said."""
 
-    number: int
-    labels: "LabelTexts"
-    rows: Array  # int64 [n]: for each question the row of its label
-    probabilities: Array  # float32 [n, C]; C may be below the number of labels
-    sets: Mapping[float, float] = field(default_factory=dict)  # coverage → largest 1 − p of a label in the set
+    __slots__ = ("_probabilities", "labels", "number", "rows", "sets")
+
+    def __init__(
+        self,
+        number: int,
+        labels: "LabelTexts",
+        rows: Array,
+        probabilities: Array | Callable[[], Array],
+        sets: Mapping[float, float] | None = None,
+    ) -> None:
+        """`rows`: int64 [n], for each question the row of its label. `sets`: coverage → largest 1 − p of a label in the set."""
+        self.number, self.labels, self.rows, self.sets = number, labels, rows, sets or {}
+        self._probabilities = probabilities
+
+    @property
+    def probabilities(self) -> Array:
+        """float32 [n, C]; C may be below the number of labels. Made when they are first asked for: most questions never do."""
+        if callable(self._probabilities):
+            self._probabilities = self._probabilities()
+        return self._probabilities
 
     def best(self, k: int) -> Array:
         """int64 [n, k]: rows of the best labels, best first; of equal ones the answer first, then the earlier label."""
@@ -90,11 +105,15 @@ class LabelTexts(NamedTuple):
 
     texts: tuple[str, ...]
     types: tuple[Literal["integer", "string"], ...]
+    type: Literal["integer", "string", "mixed"]  # of all of them
 
     @classmethod
     def of(cls, labels: Sequence[Label]) -> "LabelTexts":
         """Integers as decimal text."""
-        return cls(tuple(map(str, labels)), tuple("integer" if isinstance(label, int) else "string" for label in labels))
+        types: tuple[Literal["integer", "string"], ...] = tuple(
+            "integer" if isinstance(label, int) else "string" for label in labels
+        )
+        return cls(tuple(map(str, labels)), types, "mixed" if len(set(types)) > 1 else max(types, default="string"))
 
 
 def read_question(
@@ -219,10 +238,10 @@ def _flag(parameters: Parameters, name: str, default: bool) -> bool:
 
 
 def _about(parameters: Parameters) -> About:
-    for about in get_args(About):
+    for about in ABOUT:
         if parameters.get("about", "auto") == about:
-            return about  # type: ignore[no-any-return]  # get_args forgets the type
-    raise RequestError(f"parameter 'about' is not valid: expected one of {', '.join(get_args(About))}")
+            return about
+    raise RequestError(f"parameter 'about' is not valid: expected one of {', '.join(ABOUT)}")
 
 
 def _top_k(parameters: Parameters) -> int:
@@ -290,12 +309,17 @@ _OUTPUTS: Mapping[str, Any] = {
 
 def _bytes_output(name: str, labels: LabelTexts, rows: Sequence[int]) -> tuple[dict[str, Json], list[str]]:
     """Labels of one type say so once; of several, `1` and `"1"` look alike as text, so each says its own."""
-    types = [labels.types[row] if row >= 0 else "" for row in rows]
-    known = set(types) - {""}
-    one, mixed = {"label_type": max(known, default="string")}, {"label_type": "mixed", "label_types": ",".join(types)}
-    parameters = one if len(known) <= 1 else mixed
+    parameters = {"label_type": labels.type} if labels.type != "mixed" else _types_of(labels, rows)
     output = {"name": name, "datatype": "BYTES", "shape": [len(rows)], "parameters": parameters}
     return output, [labels.texts[row] if row >= 0 else "" for row in rows]
+
+
+def _types_of(labels: LabelTexts, rows: Sequence[int]) -> dict[str, str]:
+    types = [labels.types[row] if row >= 0 else "" for row in rows]
+    known = set(types) - {""}
+    if len(known) > 1:
+        return {"label_type": "mixed", "label_types": ",".join(types)}
+    return {"label_type": max(known, default="string")}
 
 
 def raw_bytes(data: Array | list[str]) -> bytes:

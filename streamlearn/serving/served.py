@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
 from streamlearn.errors import SnapshotError
-from streamlearn.records import Array, Snapshot
-from streamlearn.serving.forms import Form
+from streamlearn.records import About, Array, Snapshot
+from streamlearn.serving.forms import Form, Taken, taken_in
 from streamlearn.serving.open_inference import Answer, LabelTexts, Question, RequestError
 
 Forms: TypeAlias = Callable[[str], Form]
@@ -22,14 +23,14 @@ class Served:
     snapshot: Snapshot
     labels: LabelTexts
     learned: bool  # whether any label has been learned
-    form: Form
+    taken: Taken
 
     @classmethod
     def of(cls, snapshot: Snapshot, forms: Forms) -> "Served":
         """Errors: SnapshotError when the form is not known, or cannot answer from these arrays."""
         try:
-            form = forms(snapshot.answering.form)
-            trial = _logits(form, snapshot, np.zeros((1, *snapshot.shape), np.float32), about="auto")
+            taken = taken_in(forms(snapshot.answering.form), snapshot.answering.arrays, snapshot.answering.settings)
+            trial = _logits(taken, snapshot, np.zeros((1, *snapshot.shape), np.float32), about="auto")
         except SnapshotError:
             raise
         except Exception as error:  # a form may fail in any way on arrays that are not its own
@@ -38,7 +39,7 @@ class Served:
             raise SnapshotError(f"snapshot {snapshot.number} answers one row with shape {list(trial.shape)}, expected [1, C]")
         if np.isnan(trial).any():
             raise SnapshotError(f"snapshot {snapshot.number} answers zeros with NaN: its arrays are not finite")
-        return cls(snapshot, LabelTexts.of(snapshot.labels), not np.isneginf(trial).all(), form)
+        return cls(snapshot, LabelTexts.of(snapshot.labels), not np.isneginf(trial).all(), taken)
 
     def answer(self, question: Question) -> Answer:
         """Probabilities are a softmax over the learned labels; a label that was not learned has 0.
@@ -47,19 +48,24 @@ class Served:
         """
         if not self.learned:
             raise RequestError("no label learned yet", status=503)
-        logits = _logits(self.form, self.snapshot, question.x, about=question.about)
-        best = logits.max(axis=1, keepdims=True)
-        if not np.isfinite(best).all():
-            row = int(np.isfinite(best).argmin())
-            raise RequestError(f"input row {row} is too large: the model's answer to it is not finite")
-        with np.errstate(over="ignore"):  # -inf is what a difference beyond the range of floats means here
-            powers = np.exp(logits - best)
-        probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        logits = _logits(self.taken, self.snapshot, question.x, about=question.about)
+        finite = np.isfinite(logits.max(axis=1))
+        if np.count_nonzero(finite) < len(finite):
+            raise RequestError(f"input row {int(finite.argmin())} is too large: the model's answer to it is not finite")
+        probabilities = partial(_softmax, logits)
         return Answer(self.snapshot.number, self.labels, logits.argmax(axis=1), probabilities, self.snapshot.sets)
 
 
-def _logits(form: Form, snapshot: Snapshot, x: Array, *, about: str) -> Array:
+def _logits(taken: Taken, snapshot: Snapshot, x: Array, *, about: About) -> Array:
     """Columns past the known labels are rows kept ahead, never learned."""
     with np.errstate(all="ignore"):
-        logits = form(snapshot.answering.arrays, {**snapshot.answering.settings, "about": about}, x)
+        logits = taken(x, about)
     return np.asarray(logits)[:, : len(snapshot.labels)]
+
+
+def _softmax(logits: Array) -> Array:
+    """float32, over the last axis."""
+    with np.errstate(over="ignore"):  # -inf is what a difference beyond the range of floats means here
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities.astype(np.float32, copy=False)

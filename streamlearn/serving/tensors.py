@@ -78,9 +78,10 @@ def finite_rows(found: Array) -> Array:
     """The same as float32. Errors: RequestError (400) naming the first row that is not finite then."""
     with np.errstate(over="ignore"):
         x = found.astype(np.float32)
-    finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1)
-    if not finite.all():
-        raise RequestError(f"'{INPUT}' row {int(finite.argmin())} holds a value that is not finite as a 32-bit float")
+    finite = np.isfinite(x)
+    if np.count_nonzero(finite) < finite.size:
+        row = int(finite.reshape(len(x), -1).all(axis=1).argmin())
+        raise RequestError(f"'{INPUT}' row {row} holds a value that is not finite as a 32-bit float")
     return x
 
 

@@ -22,12 +22,16 @@ def transformed(arrays: Mapping[str, Array], settings: Mapping[str, Json], x: Ar
 
 def masked(arrays: Mapping[str, Array], logits: Array) -> Array:
     """float32, −inf where `active` is 0."""
-    return np.where(arrays["active"] > 0, logits, -np.inf).astype(np.float32)
+    return np.where(arrays["active"] > 0, logits, -np.inf).astype(np.float32, copy=False)
 
 
 def weights_about(arrays: Mapping[str, Array], settings: Mapping[str, Json]) -> Mapping[str, Array]:
-    """The weights that answer a question: those under `ever/` where it is `about` that and there are any, else the others."""
-    ever = settings.get("about") == "ever" and "ever/head.weight" in arrays
-    prefix = "ever/" if ever else ""
+    """The weights that answer a question, by their names without `prefix_about`."""
+    prefix = prefix_about(arrays, settings)
     names = (name.removeprefix(prefix) for name in arrays if name.startswith(prefix))
     return {name: arrays[prefix + name] for name in names if name.startswith(("body.", "head."))}
+
+
+def prefix_about(arrays: Mapping[str, Array], settings: Mapping[str, Json]) -> str:
+    """`ever/` where a question is `about` that and there are weights for it, else nothing."""
+    return "ever/" if settings.get("about") == "ever" and "ever/head.weight" in arrays else ""
