@@ -379,7 +379,7 @@ def test_a_deadline_that_passes_ends_the_request_and_frees_its_place():
         async with one.one_a_turn:
             for _ in range(2):  # the second finds the place of the first, which is the only one
                 assert await outcome(channel, timeout=0.2) == "DEADLINE_EXCEEDED"
-                while one._in_progress:  # the client knows of the end before the server does
+                while one.in_progress:  # the client knows of the end before the server does
                     await asyncio.sleep(0.01)
         assert await outcome(channel, timeout=DEADLINE_S) == "7"
         assert one.counts.rows == len(X), "what nobody waits for is not computed"

@@ -123,6 +123,7 @@ def test_a_path_or_method_that_is_not_there_is_an_error_in_json():
     assert (get(app, "/v3").status_code, get(app, INFER).status_code) == (404, 405)
     assert "no such path" in get(app, "/v3").json()["error"]
     assert "method" in get(app, INFER).json()["error"]
+    assert get(app, INFER).headers["allow"] == "POST"
 
 
 def test_the_server_names_itself_and_its_extensions():

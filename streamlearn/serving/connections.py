@@ -16,6 +16,7 @@ import msgspec
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from streamlearn.serving.exchange import Exchange
 from streamlearn.settings import Section, key
 
 LINGER_S = 2.0  # for a client that still sends while it is refused: a reset would take the refusal away unread
@@ -41,11 +42,13 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *, limits: Limits, **told: Any) -> None:
         super().__init__(**told)
-        self.timeout_keep_alive = limits.keep_alive_s  # type: ignore[assignment]  # uvicorn takes whole seconds from its command line alone
         self._limits = limits
         self._coming: asyncio.TimerHandle | None = None  # what the client owes us
         self._unread: asyncio.TimerHandle | None = None  # what it leaves lying
+        self._idle_since_s = 0.0
+        self._owed: tuple[float, str] | None = None  # how long for what, until this read is gone through
         self._running: RequestResponseCycle | None = None
+        self._in_read = False
         self._in_message = self._in_body = self._refused = False
         self._read = self._received = self._body = self._head = 0  # bytes: of this read, of this message, of its two parts
 
@@ -68,12 +71,15 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        self._in_read = True  # what comes in it whole needs no clock
         if not self._in_message and self._coming is None:
             self._await_head()
-        self._unset_keepalive_if_required()
         self._read = 0 if self._in_message else len(data)
         self._received += len(data)
         self._feed(data)
+        self._in_read = False
+        if self._owed is not None:
+            self._expect(*self._owed)
         if self._in_message and self._received > self._limits.max_head_bytes + FRAMING * self._body:
             self._refuse_head()
 
@@ -141,13 +147,19 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, Exchange(cycle, app, self.tasks))  # type: ignore[arg-type]  # uvicorn names each event's type
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self.pause_writing()
-        elif self._in_body:
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._await_next()
+        if self._in_body:
             self._expect(LINGER_S, "")
 
     def pause_writing(self) -> None:
@@ -159,8 +171,24 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._cancel_unread()
 
+    def _await_next(self) -> None:
+        """One clock runs for many requests: when it is over, it looks for how long the connection has been idle."""
+        self._idle_since_s = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._await_keep_alive(self._limits.keep_alive_s)
+
+    def _await_keep_alive(self, wait_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(wait_s, self.timeout_keep_alive_handler)
+
     def timeout_keep_alive_handler(self) -> None:
-        self._abort()  # nothing is owed to it but what it did not read for all this time
+        self.timeout_keep_alive_task = None
+        if self._in_message or self._coming is not None or not self.cycle.response_complete:
+            return  # what is going on has a clock of its own, or ends in another wait
+        left_s = self._idle_since_s + self._limits.keep_alive_s - self.loop.time()
+        if left_s > 0:
+            self._await_keep_alive(left_s)
+        else:
+            self._abort()  # nothing is owed to it but what it did not read for all this time
 
     def _await_head(self) -> None:
         self._expect(self._limits.head_timeout_s, "the request line and headers did not come")
@@ -175,9 +203,13 @@ class Connection(HttpToolsProtocol):
 
     def _expect(self, timeout_s: float, what: str) -> None:
         self._received_all()
+        if self._in_read:
+            self._owed = timeout_s, what
+            return
         self._coming = self.loop.call_later(timeout_s, self._refuse, 408, f"{what} within {timeout_s:g} s")
 
     def _received_all(self) -> None:
+        self._owed = None
         if self._coming is not None:
             self._coming.cancel()
             self._coming = None

@@ -6,7 +6,8 @@ Belongs to one event loop. Each answer takes the current snapshot once, and is c
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
 
 import structlog
 
@@ -56,7 +57,7 @@ class Endpoint:
         self._spans = spans
         self._seen: Snapshot | None = None
         self._served: Served | None = None
-        self._in_progress = 0
+        self._bound = _Bound(settings.max_in_progress)
         self.one_a_turn = asyncio.Lock()  # between two answers those are refused that are too many
 
     def served(self) -> Served | None:
@@ -113,33 +114,19 @@ class Endpoint:
             self._spans.answered(answer.number, len(question.x))
         return answer
 
-    @contextmanager
-    def counted(self, protocol: str) -> Iterator[None]:
+    def counted(self, protocol: str) -> AbstractContextManager[None]:
         """Count an inference request by the status that it ends with, and its time; a span of it, where those are wanted."""
-        begin, status = self._clock(), 500
-        try:
-            if self._spans is None:
-                yield
-            else:
-                with self._spans.span(protocol, carried()):
-                    yield
-            status = 200
-        except RequestError as error:
-            status = error.status
-            raise
-        finally:
-            self.counts.request(status, self._clock() - begin)
+        counted = _Counted(self.counts, self._clock)
+        return counted if self._spans is None else _spanned(counted, self._spans.span(protocol, carried()))
 
-    @contextmanager
-    def bounded(self) -> Iterator[None]:
+    def bounded(self) -> AbstractContextManager[None]:
         """One of the requests in progress. Errors: OverloadedError."""
-        if self._in_progress >= self.settings.max_in_progress:
-            raise OverloadedError(f"overloaded: {self._in_progress} requests are in progress")
-        self._in_progress += 1
-        try:
-            yield
-        finally:
-            self._in_progress -= 1
+        return self._bound
+
+    @property
+    def in_progress(self) -> int:
+        """Requests that are bounded now."""
+        return self._bound.now
 
     def check_model(self, model: str) -> None:
         """Errors: RequestError (404)."""
@@ -157,3 +144,38 @@ class Endpoint:
             self._answers.close()
         if self._spans is not None:
             self._spans.close()
+
+
+class _Bound(AbstractContextManager[None]):
+    """Entered by each request in progress."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self.now = most, 0
+
+    def __enter__(self) -> None:
+        if self.now >= self._most:
+            raise OverloadedError(f"overloaded: {self.now} requests are in progress")
+        self.now += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.now -= 1
+
+
+class _Counted(AbstractContextManager[None]):
+    """Around one request."""
+
+    def __init__(self, counts: Counts, clock: Callable[[], float]) -> None:
+        self._counts, self._clock, self._begin_s = counts, clock, clock()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        status = 200 if error is None else error.status if isinstance(error, RequestError) else 500
+        self._counts.request(status, self._clock() - self._begin_s)
+
+
+@contextmanager
+def _spanned(counted: AbstractContextManager[None], span: AbstractContextManager[None]) -> Iterator[None]:
+    with counted, span:
+        yield

@@ -7,17 +7,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
 
 import msgspec
 import structlog
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Message as Event
-from starlette.types import Receive, Scope, Send
 
 from streamlearn import __version__, logs
 from streamlearn.errors import SinkError
@@ -31,6 +23,7 @@ from streamlearn.serving.feedback import AnswerRecords, read_feedback
 from streamlearn.serving.forms import form_named
 from streamlearn.serving.open_inference import json_length, read_question, write_answer
 from streamlearn.serving.repository import Repository, index_of, read_index, read_load
+from streamlearn.serving.routes import Handler, NotRoutedError, Receive, Request, Response, Routes, Scope, Send
 from streamlearn.serving.samples import WriteSamples, read_samples
 from streamlearn.serving.served import Forms, Served
 from streamlearn.serving.settings import Settings
@@ -43,8 +36,6 @@ __all__ = ["Application", "Settings"]
 DESCRIPTION = "/openapi.json"
 JSON_LENGTH = "inference-header-content-length"
 RETRY_AFTER = {"retry-after": "1"}
-
-Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 log = structlog.get_logger()
 
@@ -74,22 +65,24 @@ class Application:
         self._samples, self._status = samples, status
         self._repository = repository
         self._writer = ThreadPoolExecutor(1, "samples")  # a sink belongs to one thread
-        self._router = Starlette(routes=self._routes(), exception_handlers=_HANDLERS)
-        self._router.router.redirect_slashes = False
+        self._routes = Routes(self._table())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        trace = _trace(scope)
+        trace, request = _trace(scope), Request(scope, receive)
         if trace is None:
-            await self._router(scope, receive, send)
-            return
+            await (await self._answered(request)).send(send)
+        else:
+            with logs.carrying(trace):
+                await (await self._answered(request)).send(send, (logs.TRACE.encode(), trace.encode()))
 
-        async def answered(message: Event) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (logs.TRACE.encode(), trace.encode())]
-            await send(message)
-
-        with logs.carrying(trace):
-            await self._router(scope, receive, answered)
+    async def _answered(self, request: Request) -> Response:
+        try:
+            return await self._routes.find(request)(request)
+        except RequestError as error:
+            return _json({"error": str(error)}, error.status, _more(error))
+        except Exception as error:
+            log.error("request.failed", method=request.method, path=request.path[:200], exc_info=error)
+            return _json({"error": "internal error: see the server's log"}, 500)
 
     @property
     def counts(self) -> Counts:
@@ -105,7 +98,7 @@ class Application:
         self._writer.shutdown()
         self.endpoint.close()
 
-    def _routes(self) -> list[Route]:
+    def _table(self) -> list[tuple[str, str, Handler]]:
         table: list[tuple[str, str, Handler, Role | None]] = [
             ("GET", "/v2", self._server, "read"),
             ("GET", "/v2/", self._server, "read"),
@@ -123,7 +116,7 @@ class Application:
             table.append(("GET", prefix, self._metadata, "read"))
             table.append(("GET", prefix + "/ready", self._model_ready, "read"))
             table.append(("POST", prefix + "/infer", self._infer, "read"))
-        return [Route(path, self._guarded(role, handler), methods=[method]) for method, path, handler, role in table]
+        return [(method, path, self._guarded(role, handler)) for method, path, handler, role in table]
 
     def _guarded(self, role: Role | None, handler: Handler) -> Handler:
         async def answer(request: Request) -> Response:
@@ -155,7 +148,7 @@ class Application:
 
     async def _infer(self, request: Request) -> Response:
         with self.endpoint.counted("http"), self.endpoint.bounded():
-            self.endpoint.check_model(request.path_params["model"])
+            self.endpoint.check_model(request.named["model"])
             body = await self._body(request)
             async with self.endpoint.one_a_turn:
                 return self._computed(request, body)
@@ -168,7 +161,7 @@ class Application:
         answer = self.endpoint.answer(served, question)
         content, length = write_answer(answer, question, model_name=self.endpoint.model_name)
         if length is None:
-            return Response(content, media_type="application/json")
+            return Response(content)
         return Response(content, media_type="application/octet-stream", headers={JSON_LENGTH: str(length)})
 
     async def _take_samples(self, request: Request) -> Response:
@@ -184,7 +177,7 @@ class Application:
 
     async def _taken(self, request: Request, read: Callable[[bytes], list[Message]], *, what: str) -> Response:
         """Records written durably before they are acknowledged."""
-        self.endpoint.check_model(request.path_params["model"])
+        self.endpoint.check_model(request.named["model"])
         if self._samples is None:
             raise RequestError(
                 f"this server has nowhere to write {what}: the source it learns from cannot be written", status=501
@@ -213,7 +206,7 @@ class Application:
 
     async def _load(self, request: Request) -> Response:
         """Answered once this server serves it."""
-        self.endpoint.check_model(request.path_params["model"])
+        self.endpoint.check_model(request.named["model"])
         load = read_load(await self._body(request))
         with self.endpoint.bounded():
             went = await self._asked({"kind": "load", "number": load.number, "resume": load.resume})
@@ -240,25 +233,13 @@ class Application:
         status = self._status()
         if status is None:
             raise RequestError("there is no status here: the learner has not written one", status=503)
-        return Response(status, media_type="application/json", headers={"cache-control": "no-store"})
+        return Response(status, headers={"cache-control": "no-store"})
 
     async def _body(self, request: Request) -> bytes:
         """The whole body. First gives the loop one turn: what came together is counted before any of it is answered."""
-        await asyncio.sleep(0)
-        limit = self.settings.max_body_bytes
-        chunks, size = [], 0
-        try:
-            async with asyncio.timeout(self.settings.body_timeout_s):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > limit:
-                        raise RequestError(f"the body is larger than {limit} bytes: send fewer rows at once", status=413)
-                    chunks.append(chunk)
-        except TimeoutError as error:
-            raise RequestError(f"the body did not come within {self.settings.body_timeout_s} s", status=408) from error
-        except ClientDisconnect as error:
-            raise RequestError("the client went away before its body came") from error
-        return b"".join(chunks)
+        if not request.is_alone:
+            await asyncio.sleep(0)
+        return await request.body(most=self.settings.max_body_bytes, timeout_s=self.settings.body_timeout_s)
 
     def _find(self, request: Request) -> Served:
         return self.endpoint.find(*_named(request))
@@ -280,11 +261,11 @@ def _traced(messages: list[Message]) -> list[Message]:
 
 def _named(request: Request) -> tuple[str, str | None]:
     """Model and version that the path names."""
-    return request.path_params["model"], request.path_params.get("version")
+    return request.named["model"], request.named.get("version")
 
 
 def _json(values: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(values), status, dict(headers or {}), "application/json")
+    return Response(msgspec.json.encode(values), status, headers=headers or {})
 
 
 def _fixed(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
@@ -297,21 +278,6 @@ def _fixed(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Res
 _MORE = {503: RETRY_AFTER, 401: {"www-authenticate": "Bearer"}}
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    status = error.status if isinstance(error, RequestError) else 500
-    return _json({"error": str(error)}, status, _MORE.get(status))
-
-
-async def _not_routed(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = error.headers if isinstance(error, HTTPException) else None
-    return _json({"error": f"{request.method} {request.url.path[:200]}: {_REASONS.get(status, 'refused')}"}, status, headers)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    log.error("request.failed", method=request.method, path=request.url.path[:200], exc_info=error)
-    return _json({"error": "internal error: see the server's log"}, 500)
-
-
-_REASONS = {404: "no such path; GET /v2 says what there is", 405: "the path is there, the method is not"}
-_HANDLERS: Any = {RequestError: _refused, HTTPException: _not_routed, Exception: _failed}
+def _more(error: RequestError) -> Mapping[str, str]:
+    """Headers that belong to a refusal."""
+    return {"allow": error.allowed} if isinstance(error, NotRoutedError) and error.allowed else _MORE.get(error.status, {})
