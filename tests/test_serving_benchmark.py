@@ -193,3 +193,24 @@ def test_the_page_tells_medians_and_spread():
     assert DESIGNS["mlserver"].text in told
     assert row in told
     assert "took 0.02 (0.01 – 0.04) cores, and its p99 of being late itself was 0.20 (0.10 – 0.40) ms" in told
+
+
+def test_the_page_says_whether_the_goal_is_reached():
+    cell = {
+        "p50_ms": 0.3,
+        "p99.9_ms": 3.0,
+        "asked": 9,
+        "failed": 0,
+        "server_cores": 0.2,
+        "asker_cores": 0.1,
+        "late_p99_ms": 0.1,
+    }
+    runs = {
+        "idle/1000/0": cell | {"p99_ms": 0.5, "learner_ratio": None, "other_cores": 0.0},
+        "followed/1000/0": cell | {"p99_ms": 0.9, "learner_ratio": 0.94, "other_cores": 0.25},
+        "followed/1000/1": cell | {"p99_ms": 1.1, "learner_ratio": 0.92, "other_cores": 0.25},
+    }
+    told = page(runs, {})
+    assert "of which 0.2 were taken by others here: p99 at most 1 ms: 1.00, met" in told
+    assert "idle learner: 2.0 times, met; learner ratio at least 0.95: 0.93, not met." in told
+    assert "**Goal**" not in page({name: each for name, each in runs.items() if "idle" in name}, {})
