@@ -33,6 +33,11 @@ class Answers(NamedTuple):
         """1.0 where the guess was wrong or missing, else 0.0: what a drift detector watches."""
         return [float(guess != label) for label, guess in zip(self.labels, self.guesses, strict=True)]
 
+    @property
+    def surprises(self) -> list[float]:
+        """1 − the probability that the answer gave to the label, which is 0 where there was none."""
+        return [max(0.0, -math.expm1(known)) for known in self.log_probabilities]
+
 
 def score(labels: Array, logits: Array) -> Answers:
     """What the answers were worth.

@@ -249,7 +249,9 @@ class Prequential:
         report = replace(report, logits=logits)
         scored = self.metrics.update(batch.labels, logits)
         new = [row for row in range(len(batch)) if row not in numbers]  # others were looked at when they came
-        marks = self._react(self.drift.update(scored.errors, scored.labels, batch.x, new=new if numbers else None))
+        seen = new if numbers else None
+        found = self.drift.update(scored.errors, scored.labels, batch.x, new=seen, surprises=scored.surprises)
+        marks = self._react(found)
         self.contexts.update(batch.contexts, scored)
         self.conformal.update(scored, logits)
         self.tally.count(report, self.chunks.chunk)
@@ -341,7 +343,7 @@ class Prequential:
 
     def moved(self, mark: Mark) -> list[str]:
         """Names of the classes or features that moved, in the mark's order."""
-        names = self.admission.labels.by_row if mark.on == "error" else self.drift.inputs.features.names
+        names = self.admission.labels.by_row if mark.on == "error" else self.drift.inputs.names
         return [str(names[each.which]) for each in mark.moved]
 
     def composition(self) -> dict[Label, int]:

@@ -103,7 +103,7 @@ class LoopWatch:
         loop, upstream = self._loop, self._prefetch.upstream
         admission, saved, shown = loop.admission, loop.writer.last, loop.published
         lag = lags(upstream.ends, admission.positions)
-        ahead, names = self._prefetch.intake.sizes(), loop.drift.inputs.features.names
+        ahead, names = self._prefetch.intake.sizes(), loop.drift.inputs.names
         return Reading(
             outcomes=loop.outcomes(),
             rejected={**admission.rejected, "not_finite": loop.tally.undone},

@@ -11,6 +11,8 @@ from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.records import State
 from streamlearn.settings import read
 
+ADWIN = {"delta": 0.01, "clock": 8}
+"""Defaults of ours that differ from river's."""
 QUIET = {"warm_up": 0, "refractory": 0, "rises_only": False}
 
 
@@ -39,7 +41,7 @@ STREAM = errors([0.1, 0.6, 0.2, 0.7, 0.1, 0.5])
 
 
 def test_adwin_detects_where_river_does():
-    expected = [i for i, _ in river_detections(river_drift.ADWIN(), STREAM)]
+    expected = [i for i, _ in river_detections(river_drift.ADWIN(**ADWIN), STREAM)]
     assert len(expected) >= 5
     assert detections(Adwin(Adwin.Settings(**QUIET)), STREAM) == expected
 
@@ -77,7 +79,7 @@ def test_settings_reach_river(delta):
 
 def test_rises_only_keeps_what_grew():
     rising = {**QUIET, "rises_only": True}
-    expected = [i for i, rose in river_detections(river_drift.ADWIN(), STREAM) if rose]
+    expected = [i for i, rose in river_detections(river_drift.ADWIN(**ADWIN), STREAM) if rose]
     assert detections(Adwin(Adwin.Settings(**rising)), STREAM) == expected
     up = [i for i, _ in river_detections(river_drift.PageHinkley(mode="up"), STREAM)]
     assert detections(PageHinkley(PageHinkley.Settings(**rising)), STREAM) == up
@@ -86,7 +88,7 @@ def test_rises_only_keeps_what_grew():
 
 @pytest.mark.parametrize("warm_up", [1, 1999, 3000])
 def test_warm_up_rows_are_not_seen(warm_up):
-    expected = [warm_up + i for i, _ in river_detections(river_drift.ADWIN(), STREAM[warm_up:])]
+    expected = [warm_up + i for i, _ in river_detections(river_drift.ADWIN(**ADWIN), STREAM[warm_up:])]
     settings = Adwin.Settings(warm_up=warm_up, refractory=0, rises_only=False)
     assert detections(Adwin(settings), STREAM) == expected
 
@@ -94,7 +96,7 @@ def test_warm_up_rows_are_not_seen(warm_up):
 @pytest.mark.parametrize("refractory", [10, 2500, 10**6])
 def test_within_the_refractory_time_of_a_report_there_is_no_other(refractory):
     expected: list[int] = []
-    for i, _ in river_detections(river_drift.ADWIN(), STREAM):
+    for i, _ in river_detections(river_drift.ADWIN(**ADWIN), STREAM):
         if not expected or i - expected[-1] > refractory:
             expected.append(i)
     settings = Adwin.Settings(warm_up=0, refractory=refractory, rises_only=False)
@@ -148,7 +150,7 @@ def test_drift_marks_rows_counted_over_the_whole_stream():
     drift = Drift({"adwin": Adwin(Adwin.Settings(**QUIET)), "page_hinkley": PageHinkley(PageHinkley.Settings(**QUIET))})
     found = [mark for i in range(0, len(STREAM), 37) for mark in drift.update(STREAM[i : i + 37])]
     by_name = {
-        "adwin": [i + 1 for i, _ in river_detections(river_drift.ADWIN(), STREAM)],
+        "adwin": [i + 1 for i, _ in river_detections(river_drift.ADWIN(**ADWIN), STREAM)],
         "page_hinkley": [i + 1 for i, _ in river_detections(river_drift.PageHinkley(), STREAM)],
     }
     for name, expected in by_name.items():
@@ -164,6 +166,26 @@ def test_only_the_newest_marks_are_kept_while_all_are_counted():
     assert len(found) > 2
     assert drift.marks == found[-2:]
     assert drift.counts == {"adwin": len(found)}
+
+
+def test_answers_that_are_still_right_and_no_longer_sure_are_a_surprise_and_no_error():
+    draw = np.random.default_rng(0)
+    surprises = np.concatenate([draw.beta(1, 19, 2000), draw.beta(1, 4, 1000)]).tolist()
+    drift = Drift.of(Drift.Settings())
+    marks = drift.update([0.0] * 3000, surprises=surprises)
+    assert [(mark.detector, mark.on) for mark in marks] == [("surprise", "error")]
+    assert 2000 < marks[0].row < 2200
+    expected = [500 + i for i, rose in river_detections(river_drift.ADWIN(**ADWIN), surprises[500:]) if rose]
+    assert marks[0].row - 1 == expected[0]
+    assert drift.counts == {"adwin": 0, "page_hinkley": 0, "surprise": 1}
+
+
+def test_settings_of_the_surprise_are_its_own():
+    surprises = errors([0.1, 0.6])
+    late = Drift.of(Drift.Settings(detectors=("surprise",), surprise={"warm_up": 1000, "delta": 1e-9}))
+    soon = Drift.of(Drift.Settings(detectors=("surprise",), adwin={"warm_up": 1000, "delta": 1e-9}))
+    rows = [drift.update([0.0] * 4000, surprises=surprises)[0].row for drift in (soon, late)]
+    assert 2000 < rows[0] < rows[1]
 
 
 def test_no_detector_may_be_configured():

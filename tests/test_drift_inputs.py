@@ -55,7 +55,7 @@ def test_wide_inputs_are_watched_by_projections_and_their_features_named(detecto
     (mark, *_) = found(drift, x.astype(np.float32))
     assert 5000 < mark.row < 6000
     assert all(40 <= each.which < 80 for each in mark.moved)
-    assert len(drift.inputs._watches[detector]._detectors) in {0, 16}
+    assert len(drift.inputs._watches[detector]._detectors) in {0, 32}, "mean and spread of each projection"
 
 
 @pytest.mark.parametrize("step", [1, 7, 333])
@@ -118,6 +118,62 @@ def test_a_detection_at_a_label_that_comes_later_counts_the_rows_scored():
     assert drift.inputs.rows == 9000
 
 
+def wider(n=9000, width=6, *, at=5000, feature=3, by=2.0, seed=0):
+    """The same rows, one feature of which is spread wider around the same mean from a row on."""
+    x = np.random.default_rng(seed).normal(size=(n, width))
+    x[at:, feature] *= by
+    return (x * 10.0 ** np.arange(width) + 7.0).astype(np.float32)
+
+
+@EVERY
+@pytest.mark.parametrize("by", [0.4, 2.5])
+def test_a_spread_that_changes_around_the_same_mean_is_found_and_named_where_spreads_are_watched(detector, by):
+    x = wider(by=by)
+    drift = watching(detectors=[detector])
+    (mark, *_) = found(drift, x)
+    assert 5000 < mark.row < 6000
+    most = mark.moved[0]
+    assert drift.inputs.names[most.which] == "3 spread"
+    assert most.before == pytest.approx(1000, rel=0.15)
+    assert most.size == pytest.approx((most.now - most.before) / 1000, rel=0.15)
+    assert (most.size > 0) == (by > 1)
+    blind = [mark.row for mark in found(watching(detectors=[detector], watch=["mean"]), x)]
+    assert blind == [] if by < 1 else min(blind, default=9000) > 6000
+
+
+def test_the_spread_that_is_named_is_the_one_within_the_newest_blocks_in_numbers_found_by_hand():
+    """Blocks of two rows, one below and one above the mean: their deviation is the distance, 1, then 3 and 0.5."""
+    x = np.where(np.arange(4000) % 2, 1.0, -1.0)[:, None] * np.ones(3)
+    x[2000:] *= [1.0, 3.0, 0.5]
+    drift = Drift.of(Drift.Settings(detectors=(), recent_rows=2, inputs={"block": 2, "warm_up": 400}), Features((3,)))
+    (mark, *_) = found(drift, x)
+    assert 2000 < mark.row < 2200
+    assert [(drift.inputs.names[each.which], *each[1:]) for each in mark.moved] == [
+        ("1 spread", 1.0, 3.0, 2.0),
+        ("2 spread", 1.0, 0.5, -0.5),
+    ]
+
+
+def test_of_wide_inputs_the_spread_of_projections_is_watched_and_features_are_named():
+    x = np.random.default_rng(0).normal(size=(9000, 300))
+    x[5000:, 40:240] *= 0.3
+    drift = watching(300, detectors=["page_hinkley"], projections=16)
+    (mark, *_) = found(drift, x.astype(np.float32))
+    assert 5000 < mark.row < 5500
+    assert all(340 <= each.which < 540 for each in mark.moved), "features' means come first among the names"
+    assert found(watching(300, detectors=["page_hinkley"], projections=16, watch=["mean"]), x.astype(np.float32)) == []
+
+
+def test_what_is_watched_is_part_of_what_a_checkpoint_is_taken_over_for():
+    x = rows(4000, by=0.0)
+    old, new, fresh = watching(watch=["mean"]), watching(), watching()
+    found(old, x[:3000])
+    new.restore(old.state())
+    found(new, x[3000:])
+    found(fresh, x[3000:])
+    assert same(new.inputs._watches["adwin"].state(), fresh.inputs._watches["adwin"].state())
+
+
 COLUMNS = Schema((Column("amount"), Column("carrier", "categorical", True, 64), Column("sure", "numeric", False)))
 
 
@@ -137,10 +193,17 @@ def test_of_named_columns_categories_and_missing_values_are_watched_by_name():
     }.items():
         x = stream()
         change(x)
-        (mark, *_) = found(watching(features=features), x)
+        drift = watching(features=features)
+        (mark, *_) = found(drift, x)
         assert mark.row > 4000
-        moved[name] = features.names[mark.moved[0].which]
+        moved[name] = drift.inputs.names[mark.moved[0].which]
     assert moved == {name: name for name in moved}
+    x = stream()
+    x[4000:, 2] *= 3.0
+    drift = watching(features=features)
+    assert drift.inputs.names[found(drift, x)[0].moved[0].which] == "sure spread"
+    names = {drift.inputs.names[i] for i in np.flatnonzero(features.numbers) + len(features)}
+    assert names == {"amount spread", "sure spread"}, "a category's follows from its mean, and so does a gap's"
     assert found(watching(features=features), stream()) == []
 
 
@@ -199,3 +262,18 @@ def test_a_checkpoint_from_before_the_inputs_were_watched_is_gone_on_from():
     assert newer.marks == (Mark(550, "adwin"),)
     assert (newer.rows, newer.counts, newer.input_counts) == (600, {"adwin": 1, "page_hinkley": 0}, {"adwin": 0})
     assert 5600 < found(newer, rows())[0].row < 6600
+
+
+def test_a_checkpoint_from_before_spreads_were_watched_begins_anew_with_what_is_usual():
+    x = rows(4000, by=0.0)
+    older, newer, fresh = watching(watch=["mean"]), watching(), watching()
+    found(older, x[:3000])
+    state = older.state()
+    arrays = {name: array for name, array in state.arrays.items() if not name.endswith("newest_blocks")}
+    arrays["inputs/own/newest"] = np.zeros((10, 6))  # means of blocks alone
+    state.values["inputs"]["at_adwin"]["own"]["made_by"].pop()
+    newer.restore(State(arrays, state.values))
+    assert newer.rows == 3000
+    found(newer, x[3000:])
+    found(fresh, x[3000:])
+    assert same(newer.inputs._watches["adwin"].state(), fresh.inputs._watches["adwin"].state())

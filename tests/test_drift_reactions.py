@@ -67,6 +67,29 @@ def told(*actions, **then):
     return Drift.Settings(detectors=("adwin",), adwin=quick, inputs={"detectors": ()}, then=then)
 
 
+class Listening:
+    """A detector that keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def update(self, value):
+        self.told.append(value)
+        return False
+
+
+def test_the_loop_tells_detectors_of_errors_and_of_the_probability_that_was_missing_to_the_label(tmp_path):
+    """The learner gives 1 / (1 + e^-0.5) to what its input says: the label, but for some rows in between."""
+    values = turning()
+    with started(tmp_path, MemorySource({"a[0]": values}), drift=told(), learner=HastyLearner(), every_records=10**6) as loop:
+        loop.drift.detectors = {"adwin": (errors := Listening()), "surprise": (surprises := Listening())}
+        drain(loop)
+    wrong = [float(x != y) for x, y in map(msgspec.json.decode, values)][: len(errors.told)]
+    assert errors.told == wrong
+    assert 0 < sum(wrong) < len(wrong)
+    assert surprises.told == [pytest.approx(1 / (1 + np.exp(0.5 if not each else -0.5))) for each in wrong]
+
+
 def test_an_alert_lasts_for_so_many_records_and_is_of_its_own_kind():
     reactions = Reactions(ReactionKeys(on_error=("alert",), alert_records=50))
     assert reactions.alerts() == {"error": 0.0, "inputs": 0.0}

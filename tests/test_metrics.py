@@ -149,6 +149,15 @@ def test_logits_without_a_finite_maximum_are_no_answer_and_touch_no_other_row(wo
     assert answers.errors == [1.0, 0.0]
 
 
+def test_the_surprise_is_what_the_answer_left_to_other_labels():
+    """Logits log 3 and 0 are probabilities 3/4 and 1/4; a label beyond the columns had none, and one of two is 0."""
+    logits = np.array([[np.log(3), 0.0], [np.log(3), 0.0], [0.0, 0.0], [5.0, -np.inf]], np.float32)
+    found = score(np.array([0, 1, 2, 0]), logits).surprises
+    assert found == [pytest.approx(0.25), pytest.approx(0.75), 1.0, 0.0]
+    assert math.copysign(1.0, found[3]) == 1.0
+    assert score(np.array([0]), np.zeros((1, 0), np.float32)).surprises == [1.0]
+
+
 def test_no_change_is_right_where_a_label_repeats():
     labels, logits = stream()
     metric = NoChange(1.0)

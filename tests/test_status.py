@@ -98,7 +98,7 @@ def test_it_shows_what_the_loop_holds(tmp_path):
         {"learned": 17, "detector": "adwin", "on": "error", "time_ms": 5000, "moved": [in_class]},
         {"learned": 20, "detector": "kswin", "on": "inputs", "time_ms": 5000, "moved": [in_feature]},
     ]
-    assert seen["drift_counts"] == {"error": {"adwin": 0, "page_hinkley": 0}, "inputs": {"adwin": 0}}
+    assert seen["drift_counts"] == {"error": {"adwin": 0, "page_hinkley": 0, "surprise": 0}, "inputs": {"adwin": 0}}
     assert (seen["alerts"], seen["faster"], seen["kept"]) == ({"error": 0.0, "inputs": 0.0}, 1.0, [])
     assert [name for name, *_ in seen["sets"]] == [0.9, 0.95]
     assert seen["source"] == {"ok": True, "message": "", "errors": 2}

@@ -4,7 +4,8 @@ river finds the change; see `patient.py` for what stands around it.
 """
 
 from streamlearn.drift.adwin import Adwin
-from streamlearn.drift.detectors import DETECTORS
+from streamlearn.drift.channels import Watched
+from streamlearn.drift.detectors import DETECTORS, OnAnswers
 from streamlearn.drift.features import Features
 from streamlearn.drift.inputs import Inputs
 from streamlearn.drift.kswin import Kswin
@@ -24,8 +25,10 @@ __all__ = [
     "Kswin",
     "Mark",
     "Moved",
+    "OnAnswers",
     "PageHinkley",
     "PatientDetector",
     "ReactionKeys",
     "Reactions",
+    "Watched",
 ]

@@ -16,8 +16,8 @@ _ADWIN: Any = drift.ADWIN  # river's annotations are partial
 class AdwinKeys(Section):
     """What river's test is told."""
 
-    delta: float = key(0.002, "significance: smaller means fewer false alarms and later detection", gt=0, lt=1)
-    clock: int = key(32, "how often the window is tested", unit="records", ge=1)
+    delta: float = key(0.01, "significance: smaller means fewer false alarms and later detection", gt=0, lt=1)
+    clock: int = key(8, "how often the window is tested", unit="records", ge=1)
     max_buckets: int = key(5, "buckets kept of each size", ge=1)
     min_window_length: int = key(5, "least length of a half that is tested", unit="records", ge=1)
     grace_period: int = key(10, "values before the first test", unit="records", ge=1)

@@ -1,10 +1,14 @@
 """What is watched of a row: each feature, or random projections of all of them; in units of what is usual."""
 
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
 import numpy as np
 
 from streamlearn.drift.features import hashed
 from streamlearn.records import Array, State
 
+Watched = Literal["mean", "spread"]
 FARTHEST = 4.0
 """Standard deviations beyond which a value counts no more: one wild value is not a drift."""
 LEAST = 1e-3
@@ -52,25 +56,48 @@ class Usual:
         self._deviation = None
 
 
+class Size(NamedTuple):
+    """How many channels there may be."""
+
+    max_features: int
+    projections: int
+    seed: int
+
+
 class Channels:
     """Features themselves up to a number of them, else projections on random signs, which a seed fixes.
+
+    The spread is the mean distance from the usual mean, of numbers alone: a category's and a gap's follow from their means.
+    Squares would tell of the tails, which are never still in real columns.
 
     Source  Achlioptas 2003, Database-friendly random projections.
     """
 
-    def __init__(self, features: int, max_features: int, projections: int, seed: int) -> None:
-        self.features = features
+    def __init__(self, numbers: Array, size: Size, watch: Sequence[Watched]) -> None:
+        """`numbers`: which features are."""
+        self.features, self.watch, self._numbers = len(numbers), tuple(watch), np.flatnonzero(numbers)
         self._signs: Array | None = None
-        self.count = features
-        if features > max_features:
-            self.count = projections
-            numbers = np.arange(1, features * projections + 1, dtype=np.float64) + seed * float(1 << 32)
-            self._signs = np.where(hashed(numbers) > 0, 1.0, -1.0).reshape(projections, features) / np.sqrt(features)
+        counts = {"mean": self.features, "spread": len(self._numbers)}
+        if self.features > size.max_features:
+            shape = (size.projections, self.features)
+            places = np.arange(1, size.projections * self.features + 1, dtype=np.float64) + size.seed * float(1 << 32)
+            self._signs = np.where(hashed(places) > 0, 1.0, -1.0).reshape(shape) / np.sqrt(self.features)
+            counts = dict.fromkeys(counts, size.projections)
+        self.count = sum(counts[name] for name in self.watch)
 
-    def of(self, block: Array, usual: Usual) -> Array:
-        """Mean [channels] of rows [n, features] in standard deviations."""
-        deviations = (block - usual.mean) / usual.deviation
+    def of(self, rows: Array, usual: Usual) -> Array:
+        """Of rows [n, features] what is watched [channels], in standard deviations of the features."""
+        deviations = (rows - usual.mean) / usual.deviation
         np.clip(deviations, -FARTHEST, FARTHEST, out=deviations)
         deviations[np.isnan(deviations)] = 0.0
-        mean: Array = deviations.sum(0) / len(block)
+        told = {"mean": self._mean, "spread": self._spread}
+        return np.concatenate([told[name](deviations) for name in self.watch])
+
+    def _mean(self, deviations: Array) -> Array:
+        mean: Array = deviations.sum(0) / len(deviations)
         return mean if self._signs is None else self._signs @ mean
+
+    def _spread(self, deviations: Array) -> Array:
+        seen = deviations[:, self._numbers] if self._signs is None else deviations @ self._signs.T
+        spread: Array = np.abs(seen).sum(0) / len(deviations)
+        return spread

@@ -21,6 +21,8 @@ class Features:
         plain = [column.name for column in columns] or [",".join(map(str, np.unravel_index(i, shape))) for i in range(size)]
         self._categorical = np.array([i for i, column in enumerate(columns) if column.kind == "categorical"], np.int64)
         self._gaps = np.array([i for i, column in enumerate(columns) if column.missing], np.int64)
+        self.numbers = np.array([i not in self._categorical for i in range(size)] + [False] * len(self._gaps), bool)
+        """Of each, whether it is a number of the input itself."""
         self.names = (*plain, *(f"{plain[i]} missing" for i in self._gaps))
 
     def __len__(self) -> int:

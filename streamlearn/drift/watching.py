@@ -1,10 +1,14 @@
-"""Drift: detectors over the error of each row and over the inputs, and the newest of what they found."""
+"""Drift: detectors over the error and the surprise of each row and over the inputs, and the newest of what they found.
+
+The surprise is 1 − the probability that the answer gave to the label. It tells of answers that are still right and no longer
+sure, and of wrong ones that were not sure before: where probabilities are honest, it rises before and further than the error.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from streamlearn.drift.adwin import Adwin
 from streamlearn.drift.classes import Classes
-from streamlearn.drift.detectors import Name
+from streamlearn.drift.detectors import OnAnswers
 from streamlearn.drift.features import Features
 from streamlearn.drift.inputs import Inputs
 from streamlearn.drift.kswin import Kswin
@@ -17,6 +21,7 @@ from streamlearn.records import Array, State
 from streamlearn.settings import Section, key
 
 NOTHING = Features((0,))
+SURPRISE: OnAnswers = "surprise"
 
 
 class Drift:
@@ -25,10 +30,13 @@ class Drift:
     class Settings(Section):
         """Whether the world changes, and what is done then."""
 
-        detectors: tuple[Name, ...] = key(("adwin", "page_hinkley"), "which watch the error: adwin, page_hinkley, kswin")
+        detectors: tuple[OnAnswers, ...] = key(
+            ("adwin", "page_hinkley", "surprise"), "which watch the answers: adwin, page_hinkley, kswin on the error, surprise"
+        )
         adwin: Adwin.Settings = key(Adwin.Settings(), "adaptive windowing")
         page_hinkley: PageHinkley.Settings = key(PageHinkley.Settings(), "the Page-Hinkley test")
         kswin: Kswin.Settings = key(Kswin.Settings(), "the Kolmogorov-Smirnov windowing test")
+        surprise: Adwin.Settings = key(Adwin.Settings(), "adaptive windowing on 1 − the probability given to the label")
         inputs: Inputs.Settings = key(Inputs.Settings(), "detectors on the inputs")
         recent_rows: int = key(200, "newest rows in which classes and features are compared with before", unit="rows", ge=1)
         most_moved: int = key(5, "classes or features that a detection names, those first that moved most", ge=0, le=20)
@@ -60,6 +68,7 @@ class Drift:
             "adwin": Adwin(settings.adwin),
             "page_hinkley": PageHinkley(settings.page_hinkley),
             "kswin": Kswin(settings.kswin),
+            SURPRISE: Adwin(settings.surprise),
         }
         shared = {"recent_rows": settings.recent_rows}
         inputs = Inputs(settings.inputs, features, **shared, most=settings.most_moved) if len(features) else None
@@ -67,19 +76,27 @@ class Drift:
         return cls(chosen, max_marks=settings.max_marks, inputs=inputs, **shared, most_moved=settings.most_moved)
 
     def update(
-        self, errors: Sequence[float], labels: Iterable[int] = (), x: Array | None = None, *, new: Sequence[int] | None = None
+        self,
+        errors: Sequence[float],
+        labels: Iterable[int] = (),
+        x: Array | None = None,
+        *,
+        new: Sequence[int] | None = None,
+        surprises: Sequence[float] | None = None,
     ) -> tuple[Mark, ...]:
         """Take the next rows that were scored, in stream order; the detections among them.
 
-        `errors` are those of `Answers.errors`, `labels` rows of the label map. Of the inputs `x` only those at `new` are
-        looked at: the others were when they came, before their labels. Without `new`, all are.
+        `errors` and `surprises` are those of `Answers` (without these, every answer was sure), `labels` rows of the label
+        map. Of the inputs `x` only those at `new` are looked at: the others were when they came, before their labels.
+        Without `new`, all are.
         """
         first, found = self.rows, []
         labels = [*labels] or [0] * len(errors)
-        for error, label in zip(errors, labels, strict=True):
+        for error, surprise, label in zip(errors, errors if surprises is None else surprises, labels, strict=True):
             self.rows += 1
             self._classes.take(label, error)
-            fired = [name for name, detector in self.detectors.items() if detector.update(error)]
+            shown = {name: surprise if name == SURPRISE else error for name in self.detectors}
+            fired = [name for name, detector in self.detectors.items() if detector.update(shown[name])]
             found += [Mark(self.rows, name, "error", self._classes.moved()) for name in fired]
         if x is not None:
             places = range(len(x)) if new is None else new
