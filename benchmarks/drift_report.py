@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamlearn.records import Json
+from streamlearn.records import Array, Json
 
 HEAD = """\
 # How soon is drift noticed, and how often for nothing?
@@ -18,16 +18,18 @@ streams, the same rows shuffled, for each 10,000. Detectors as configured by def
 often as its refractory time allows and looks at nothing: a detector is worth as much as it is better than that.
 
 - `abrupt_insects`, `arabic_digits`, `interchanging_rbf` (10,000 rows), `turned MNIST` (5 angles of 1,200 images, 784
-  inputs) change abruptly, `insects_gradual` and `turning MNIST` (within 800 rows) gradually.
+  inputs) change abruptly, `insects_gradual` and `turning MNIST` (within 800 rows) gradually. In `blurred …` each row of an
+  abrupt stream is moved by up to 500 rows, so that the change comes within 1,000; its point is where that begins.
 
-Not every learner ran on every stream, nor every stream for three seeds: how many points a row is about is under *found*.
-
-Two settings of detectors on the inputs, the refractory time and KSWIN's window, were changed after a look at seed 0 of
-`abrupt_insects`: its rows on the inputs are of a stream that was tuned on.
+Where settings are from: `delta` and `clock` of ADWIN on answers from generated streams and other seeds
+([drift_choice.md](drift_choice.md)); what is watched of a spread from ten columns of one law each, other seeds than here;
+two settings of detectors on the inputs, the refractory time and KSWIN's window, were changed after a look at seed 0 of
+`abrupt_insects`: its rows on the inputs are of a stream that was tuned on. All else is river's default.
 """
 WARM_UP = {"error": 500, "inputs": 1000, "sign": 1000}
 EVERY = {"error": 1000, "inputs": 1000, "sign": 1000}
 COLUMNS = ("stream", "detector", "found", "delay", "false", "false, still")
+MEANS_COLUMNS = (*COLUMNS, "means alone: found", "delay", "false", "false, still")
 
 
 class Judged(NamedTuple):
@@ -60,15 +62,14 @@ def table(runs: Mapping[str, Any], machine: Mapping[str, str]) -> str:
     """Markdown."""
     told = ", ".join(f"{name} {value}" for name, value in machine.items())
     parts = [HEAD]
-    parts += ["## On the error", "", *_detectors(runs, "error", ("pool", "la-maml")), ""]
-    parts += ["The learner is the pool, and `la-maml` on images.", ""]
-    parts += ["## On the inputs", "", *_detectors(runs, "inputs", ("inputs",)), ""]
-    parts += ["## Early signs", "", SIGNS_HEAD, *_signs(runs), "", SIGNS_END, "", *_lead_table(runs), ""]
+    parts += ["## On the answers", "", ANSWERS_HEAD, *_detectors(runs, "error", ("pool", "la-maml")), ""]
+    parts += ["## On the inputs", "", INPUTS_HEAD, *_detectors(runs, "inputs", ("inputs",)), ""]
+    parts += ["## Early signs", "", SIGNS_HEAD, *_signs(runs), ""]
     parts += ["## Faster steps", "", FASTER_HEAD, *_faster(runs)]
     return "\n".join(parts) + f"\n\nMade by `python -m benchmarks.drift`; {told}.\n"
 
 
-def _groups(runs: Mapping[str, Any], kind: str, learners: Sequence[str]) -> Iterator[tuple[str, str, list[Any], list[Any]]]:
+def _groups(runs: Mapping[str, Any], learners: Sequence[str]) -> Iterator[tuple[str, str, list[Any], list[Any]]]:
     """(stream, learner, its runs, its runs that stand still): of each stream the first of the learners that ran on it."""
     streams = dict.fromkeys(name.split("/")[2] for name in runs if name.startswith("changes/"))
     for stream in streams:
@@ -81,22 +82,23 @@ def _groups(runs: Mapping[str, Any], kind: str, learners: Sequence[str]) -> Iter
                     changes,
                     [run for name, run in runs.items() if name.startswith(f"still/{learner}/{stream}/")],
                 )
-                if kind != "sign":
-                    break
+                break
 
 
 def _detectors(runs: Mapping[str, Any], kind: str, learners: Sequence[str]) -> Iterator[str]:
-    yield from _head(COLUMNS)
-    for stream, _, changes, stills in _groups(runs, kind, learners):
+    means = {group[0]: group[2:] for group in _groups(runs, ("means",))} if kind == "inputs" else {}
+    yield from _head(MEANS_COLUMNS if kind == "inputs" else COLUMNS)
+    for stream, _, changes, stills in _groups(runs, learners):
         for name in [*(name for name in changes[0]["fired"] if name.startswith(f"{kind}/")), f"{kind}/always"]:
-            yield _line([f"`{stream}`", f"`{name.split('/')[1]}`", *_figures(changes, stills, name, kind)])
+            beside = _figures(means[stream][0], means[stream][1], name, kind) if stream in means else []
+            yield _line([f"`{stream}`", f"`{name.split('/')[1]}`", *_figures(changes, stills, name, kind), *beside])
 
 
 def _figures(changes: Sequence[Any], stills: Sequence[Any], name: str, kind: str) -> list[str]:
     found = [judged(_fired(run, name, kind), run, first=WARM_UP[kind]) for run in changes]
     idle = [judged(_fired(run, name, kind), run, first=WARM_UP[kind]) for run in stills]
     delays = np.concatenate([each.delays for each in found])
-    return [f"{int((~np.isnan(delays)).sum())} of {len(delays)}", _spread(delays), _rate(found), _rate(idle)]
+    return [f"{int((~np.isnan(delays)).sum())} of {len(delays)}", spread(delays), _rate(found), _rate(idle)]
 
 
 def _fired(run: Mapping[str, Any], name: str, kind: str) -> Sequence[int]:
@@ -104,46 +106,79 @@ def _fired(run: Mapping[str, Any], name: str, kind: str) -> Sequence[int]:
     return rows
 
 
+INPUTS_HEAD = """\
+As by default, mean and spread of each feature (or projection) watched; beside it means alone. In `spread …` streams
+(10 columns of normal, Student's t₃ and lognormal laws, 8,000 rows) the spread of one column is multiplied half-way, and
+no mean moves.
+"""
+ANSWERS_HEAD = """\
+`adwin`, `page_hinkley` and `kswin` watch the error, `surprise` is ADWIN on 1 − the probability that the answer gave to the
+label. The learner is the pool, and `la-maml` on images.
+"""
 SIGNS_HEAD = """\
-ADWIN on what a learner tells of its own updates, one value for each call of 20 rows (of the pool: 50) (a change either
-way, warm-up 1,000 rows), beside ADWIN on the same learner's error, and the *forgetting* of the probe (a tenth of the
-records, tested every 200): told when it has risen by 5 points above its least since it was last told.
+Streams together, by how they change. `error/adwin`, `error/surprise` and `inputs/…` are the detectors above; the signs are
+what a learner tells of its own updates (gradient alignment, share of step sizes at zero, update norm), the mean loss and
+the share of changed answers of 100 remembered rows asked again, and how far the weights of the pool's members moved: one
+value for each call of 20 rows, watched by Page-Hinkley for a change either way, warm-up 1,000 rows. `doubt` is ADWIN on
+1 − the probability of the likeliest label, which needs no labels. *forgetting*: the probe (a tenth of the records, tested
+every 200) told of a rise by 5 points above its least since it last did.
+
+*Lead*: rows by which the first detection within the horizon came before that of ADWIN on the error, over the points that
+both found: mean ± standard deviation (number of points); below 0 it came later. *Sooner* and *later*: points at which it
+came before ADWIN on the error, or it alone did; and the other way round.
 """
-SIGNS_END = """\
-*Lead*: rows by which the sign's first detection within the horizon came before that of the other, over the points that
-both found: mean ± standard deviation (number of points). Below 0 the sign came later.
-"""
-SIGN_COLUMNS = ("learner", "stream", "what", "found", "delay", "false", "false, still")
-LEAD_COLUMNS = ("learner", "stream", "sign", "lead over ADWIN on the error", "lead over forgetting")
-LEARNERS = ("la-maml", "pool", "sliding-look-ahead")
+SIGN_COLUMNS = (
+    "learner",
+    "changes",
+    "what",
+    "found",
+    "delay",
+    "false",
+    "false, still",
+    "lead",
+    "sooner",
+    "later",
+    "lead over forgetting",
+)
+LEARNERS = ("pool", "la-maml", "sliding-look-ahead")
+SHOWN = ("error/adwin", "error/surprise", "inputs/adwin", "inputs/page_hinkley", "sign/", "forgetting")
+GRADUAL_FROM = 2000  # rows of a horizon
 
 
 def _signs(runs: Mapping[str, Any]) -> Iterator[str]:
     yield from _head(SIGN_COLUMNS)
-    for stream, learner, changes, stills in sorted(_groups(runs, "sign", LEARNERS), key=lambda group: LEARNERS.index(group[1])):
-        names = [name for name in changes[0]["fired"] if name.startswith("sign/") or name in {"error/adwin", "forgetting"}]
-        for name in [*names, "sign/always"]:
-            yield _line(
-                [f"`{learner}`", f"`{stream}`", f"`{name.removeprefix('sign/')}`", *_figures(changes, stills, name, "sign")]
-            )
+    for learner in LEARNERS:
+        changes, stills = (_with_inputs(runs, kind, learner) for kind in ("changes", "still"))
+        for kind in ("abrupt", "gradual"):
+            own = [run for run in changes if (run["horizon"] > GRADUAL_FROM) == (kind == "gradual")]
+            names = dict.fromkeys(name for run in own for name in run["fired"] if name.startswith(SHOWN))
+            for name in [*names, "sign/always"] if own else ():
+                told = [f"`{learner}`", kind, f"`{name.removeprefix('sign/')}`", *_figures(own, stills, name, "sign")]
+                yield _line([*told, *_leads(own, name)])
 
 
-def _lead_table(runs: Mapping[str, Any]) -> Iterator[str]:
-    yield from _head(LEAD_COLUMNS)
-    for stream, learner, changes, _ in sorted(_groups(runs, "sign", LEARNERS), key=lambda group: LEARNERS.index(group[1])):
-        for name in [*(name for name in changes[0]["fired"] if name.startswith("sign/")), "sign/always"]:
-            over = [_leads(changes, name, other) for other in ("error/adwin", "forgetting")]
-            yield _line([f"`{learner}`", f"`{stream}`", f"`{name.removeprefix('sign/')}`", *over])
+def _with_inputs(runs: Mapping[str, Any], kind: str, learner: str) -> list[Any]:
+    """Runs of a learner, and in each what detectors on the inputs of the same rows found."""
+    found = []
+    for name, run in runs.items():
+        if name.startswith(f"{kind}/{learner}/"):
+            beside = runs.get(name.replace(f"/{learner}/", "/inputs/"), {"fired": {}})["fired"]
+            found.append({**run, "fired": {**beside, **run["fired"]}})
+    return found
 
 
-def _leads(changes: Sequence[Any], name: str, other: str) -> str:
-    both = [
-        [np.array(judged(_fired(run, each, "sign"), run, first=WARM_UP["sign"]).delays) for each in (other, name)]
-        for run in changes
-    ]
-    leads = np.concatenate([theirs - ours for theirs, ours in both])
+def _leads(changes: Sequence[Any], name: str) -> list[str]:
+    ours, error, forgetting = (
+        np.concatenate([judged(_fired(run, each, "sign"), run, first=WARM_UP["sign"]).delays for run in changes])
+        for each in (name, "error/adwin", "forgetting")
+    )
+    when, then = (np.where(np.isnan(delays), np.inf, delays) for delays in (ours, error))
+    return [_lead(error - ours), str(int((when < then).sum())), str(int((when > then).sum())), _lead(forgetting - ours)]
+
+
+def _lead(leads: Array) -> str:
     known = leads[~np.isnan(leads)]
-    return f"{_spread(known)} ({len(known)})" if len(known) else "–"
+    return f"{spread(known)} ({len(known)})" if len(known) else "–"
 
 
 FASTER_HEAD = """\
@@ -160,7 +195,7 @@ def _faster(runs: Mapping[str, Any]) -> Iterator[str]:
         plain = {name.split("/")[-1]: run for name, run in runs.items() if name.startswith(f"changes/{learner}/{stream}/")}
         cells = [[100 * run["accuracy"] for run in plain.values()]]
         cells.append([100 * run["accuracy"] for name, run in runs.items() if name.startswith(f"faster/{learner}/{stream}/")])
-        yield _line([f"`{learner}`", f"`{stream}`", *(_spread(np.array(cell), digits=1) for cell in cells)])
+        yield _line([f"`{learner}`", f"`{stream}`", *(spread(np.array(cell), digits=1) for cell in cells)])
 
 
 def _rate(found: Sequence[Judged]) -> str:
@@ -168,7 +203,8 @@ def _rate(found: Sequence[Judged]) -> str:
     return f"{1e4 * sum(each.false for each in found) / outside:.1f}" if outside else "–"
 
 
-def _spread(values: Any, *, digits: int = 0) -> str:
+def spread(values: Any, *, digits: int = 0) -> str:
+    """Mean ± standard deviation of what is not NaN."""
     known = np.asarray(values, float)
     known = known[~np.isnan(known)]
     if not len(known):
