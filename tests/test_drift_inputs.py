@@ -229,7 +229,7 @@ def test_the_class_whose_error_rose_is_named_with_how_much():
     errors[4000:] |= (labels[4000:] == 2) & (draw.random(2000) < 0.8)
     drift = Drift.of(Drift.Settings())
     marks = drift.update(errors.astype(float).tolist(), labels.tolist())
-    assert {mark.detector for mark in marks} == {"adwin", "page_hinkley"}
+    assert {mark.detector for mark in marks} == {"adwin", "page_hinkley", "surprise"}
     for mark in marks:
         worst = mark.moved[0]
         assert worst.which == 2
@@ -260,7 +260,7 @@ def test_a_checkpoint_from_before_the_inputs_were_watched_is_gone_on_from():
     newer = Drift.of(Drift.Settings(), Features((6,)))
     newer.restore(State(arrays, values))
     assert newer.marks == (Mark(550, "adwin"),)
-    assert (newer.rows, newer.counts, newer.input_counts) == (600, {"adwin": 1, "page_hinkley": 0}, {"adwin": 0})
+    assert (newer.rows, newer.counts, newer.input_counts) == (600, {"adwin": 1, "page_hinkley": 0, "surprise": 0}, {"adwin": 0})
     assert 5600 < found(newer, rows())[0].row < 6600
 
 
