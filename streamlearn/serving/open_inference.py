@@ -8,7 +8,6 @@ Source  kserve/open-inference-protocol, inference_rest; the binary extension as 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -49,8 +48,7 @@ class Wanted(NamedTuple):
     binary: bool  # as raw bytes after the JSON
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """An inference request: one row for each answer wanted."""
 
     x: Array  # float32 [n, *shape], finite
@@ -218,14 +216,19 @@ class Request(msgspec.Struct):
 _REQUEST = msgspec.json.Decoder(Request)
 
 
+_LABEL: Mapping[bool, tuple[Wanted, ...]] = {binary: (Wanted("label", binary),) for binary in (False, True)}
+
+
 def _wanted(request: Request) -> tuple[Wanted, ...]:
     everywhere = _flag(request.parameters, "binary_data_output", False)
+    if not request.outputs and "sets" not in request.parameters:
+        return _LABEL[everywhere]
     wanted = tuple(Wanted(each.name, _flag(each.parameters, "binary_data", everywhere)) for each in request.outputs)
     names = [each.name for each in wanted]
     for name in names:
         if name not in OUTPUTS or names.count(name) > 1:
             raise RequestError(f"outputs: found {name[:40]!r}, expected each of {', '.join(OUTPUTS)} at most once")
-    wanted = wanted or (Wanted("label", everywhere),)
+    wanted = wanted or _LABEL[everywhere]
     sets = ("set_labels", "set_sizes") if "sets" in request.parameters else ()
     return wanted + tuple(Wanted(name, everywhere) for name in sets if name not in names)
 
