@@ -17,4 +17,5 @@ LEARNERS: dict[str, str] = {
     "continual-maml": "streamlearn.learners.continual_maml:ContinualMAML",
     "gradient-flow": "streamlearn.learners.gradient_flow:GradientFlow",
     "nearest-mean": "streamlearn.learners.nearest_mean:NearestMean",
+    "streaming-lda": "streamlearn.learners.streaming_lda:StreamingLDA",
 }

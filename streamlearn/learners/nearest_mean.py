@@ -6,15 +6,13 @@ On inputs, or after a warm start on the features that its network makes of them.
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from streamlearn.errors import CheckpointError
 from streamlearn.inputs import Inputs
 from streamlearn.learners.chunkwise import inputs_of, joined_logits
-from streamlearn.learners.named import NamedInputs
+from streamlearn.learners.features import Features
 from streamlearn.learners.task import Task, check_chunks, check_labels
-from streamlearn.models.classifier import Classifier, build, capacity_for
-from streamlearn.models.mlp import MLP
+from streamlearn.models.classifier import capacity_for
 from streamlearn.records import About, Answer, Answering, Array, Batch, LearnReport, State, no_evidence
 from streamlearn.settings import Section, key
 
@@ -37,8 +35,8 @@ class NearestMean:
         self.chunk = settings.chunk
         self.task = task
         self._inputs = inputs_of(task)
-        self._network = None if task.start is None else _Network(task)
-        self._size = int(np.prod(self._inputs.shape)) if self._network is None else self._network.classifier.width
+        self._features = None if task.start is None else Features(task)
+        self._size = int(np.prod(self._inputs.shape)) if self._features is None else self._features.size
         self._means = np.zeros((capacity_for(0), self._size))
         self._counts = np.zeros(capacity_for(0), np.int64)
 
@@ -78,7 +76,7 @@ class NearestMean:
     @property
     def _takes_raw(self) -> bool:
         """Whether means are of rows as decoded: not of a network's features, nor of categories."""
-        return self._network is None and isinstance(self._inputs, Inputs)
+        return self._features is None and isinstance(self._inputs, Inputs)
 
     def _learnable(self, x: Array) -> bool:
         found = np.isfinite(x) if isinstance(self._inputs, Inputs) else self._inputs.layout.learnable(x)
@@ -87,7 +85,7 @@ class NearestMean:
     def _asked(self, x: Array) -> Array:
         """What is compared with the means, [n, size]."""
         x = self._inputs.apply(x)
-        return x.reshape(len(x), self._size) if self._network is None else self._network.features(x)
+        return x.reshape(len(x), self._size) if self._features is None else self._features.of(x)
 
     def _grow(self, rows: int) -> None:
         extra = capacity_for(rows) - len(self._counts)
@@ -121,34 +119,12 @@ class NearestMean:
     def answering(self) -> Answering:
         """See `protocols.Learner`."""
         means, active = self._transformed_means()
-        if self._network is not None:
-            return self._network.answering(means, active, self._inputs)
+        if self._features is not None:  # a linear head: rows μ, biases −½‖μ‖²
+            head = {"head.weight": means.copy(), "head.bias": -0.5 * (means**2).sum(1), "active": active.astype(np.uint8)}
+            return self._features.answering(head, self._inputs)
         arrays = {"means": np.array(means), "active": active.astype(np.uint8)}
         return Answering("nearest_mean", arrays | self._inputs.arrays(), self._inputs.values())
 
     def memory_labels(self) -> Mapping[int, int]:
         """See `protocols.Learner`."""
         return {}
-
-
-class _Network:
-    """A warm start's body, none of which moves here."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.classifier: Classifier = build(task.model, task.shape, seed=task.seed, start=task.start)
-        self._params = self.classifier.initial(0, torch.float32, "cpu")
-
-    def features(self, x: Array) -> Array:
-        """float32 [n, width] of transformed inputs."""
-        with torch.no_grad():
-            features: Array = self.classifier.features(self._params, torch.tensor(x)).numpy()
-        return features
-
-    def answering(self, means: Array, active: Array, inputs: Inputs | NamedInputs) -> Answering:
-        """The nearest mean is a linear head: rows μ, biases −½‖μ‖²."""
-        body = {name: p.numpy().copy() for name, p in {**self.classifier.fixed, **self._params}.items()}
-        head = {"head.weight": means.copy(), "head.bias": -0.5 * (means**2).sum(1), "active": active.astype(np.uint8)}
-        settings = {"model": self.task.model.model_dump(mode="json"), "shape": list(self.task.shape)}
-        form = "mlp" if isinstance(self.classifier.body, MLP) else "torch"
-        return Answering(form, body | head | inputs.arrays(), settings | inputs.values())
