@@ -82,6 +82,7 @@ HEADS: Mapping[str, Head] = {
     "sgd": Head("sgd", {"clip_norm": None}, "learning_rate", (0.3, 0.1, 0.03, 0.01, 0.003)),
     "er": Head("er", {"chunk": 1, **REPLAYED}, "learning_rate", (1.0, 0.3, 0.1)),
     "la-maml": Head("la-maml", {**LOOKING, **REPLAYED}, "inner_lr", (0.3, 0.1, 0.03)),
+    "streaming-lda": Head("streaming-lda", {}),
     "nearest-mean": Head("nearest-mean", {}),
 }
 CONTROL = "nearest-mean"

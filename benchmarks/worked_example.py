@@ -48,7 +48,7 @@ NAME = "characters"
 TAUGHT, ASKED = 15, 5
 TUNED_ON = 30  # held-out background characters
 META: dict[str, Any] = {"algorithm": "oml", "inner_lr": 0.03, "outer_lr": 1e-3, "validate_every": 1000}
-LEARNERS = ("sgd", "er", "nearest-mean")
+LEARNERS = ("sgd", "er", "streaming-lda", "nearest-mean")
 Write = Callable[[Sequence[Message]], None]
 ARMS = [f"{start}/{learner}" for start in ("warm", "cold") for learner in LEARNERS]
 

@@ -50,8 +50,10 @@ class StreamingLDA:
     def predict(self, x: Array, *, about: About = "auto") -> Array:  # noqa: ARG002 the protocol's word; here all questions get one answer
         """See `protocols.Learner`."""
         weight, bias, active = self._linear()
-        flat = self._shown(np.asarray(x, np.float32))
-        return np.where(active, flat @ weight.T + bias, np.float32(-np.inf)).astype(np.float32)
+        flat = self._shown(np.asarray(x, np.float32)).astype(
+            np.float64
+        )  # far classes cancel: rounding would depend on batch mates
+        return np.where(active, flat @ weight.T + bias, -np.inf).astype(np.float32)
 
     def answer(self, x: Array) -> Answer:
         """See `protocols.Learner`."""

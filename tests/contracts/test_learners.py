@@ -391,7 +391,8 @@ def test_learner(check: Callable[..., None], name: str) -> None:
     check(lambda **changes: make(name, **changes))
 
 
-DRAWS_NOTHING = ("nearest-mean", "label-law", "quantile-ramps")
+WITHOUT_GRADIENT = ("nearest-mean", "streaming-lda")
+DRAWS_NOTHING = (*WITHOUT_GRADIENT, "label-law", "quantile-ramps")
 """Learners that draw no random number in a few rows."""
 
 
@@ -423,7 +424,7 @@ def head(learner: Learner, part: str = "slow/head.weight") -> Array:
 
 
 ROW_BY_ROW = ("pool", "quantile-ramps", "partitions", "plastic-mlp", "label-law")
-NETWORKS = [name for name in ALL if name != "nearest-mean" and name not in ROW_BY_ROW]
+NETWORKS = [name for name in ALL if name not in (*WITHOUT_GRADIENT, *ROW_BY_ROW)]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

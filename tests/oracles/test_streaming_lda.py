@@ -36,7 +36,7 @@ def centred(logits):
 
 @pytest.mark.parametrize("shrinkage", [1e-12, 0.5])
 def test_discriminants_are_those_of_scikit_learn(shrinkage):
-    """Equal counts, where its covariance, a mean over classes, is the one over rows; how it is drawn to its diagonal it is told."""
+    """Equal counts, where its covariance, a mean over classes, is the one over rows; it is told the pull to its diagonal."""
     x, y = rows(each=40)
     kind = LinearDiscriminantAnalysis(solver="lsqr", priors=np.full(CLASSES, 1 / CLASSES))
     theirs = kind.set_params(covariance_estimator=Drawn(shrinkage)).fit(x, y)
