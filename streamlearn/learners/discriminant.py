@@ -31,9 +31,11 @@ class Discriminant:
 
     def __init__(self, size: int, *, shrinkage: float, grown: float = GROWN) -> None:
         self._shrinkage, self._grown = shrinkage, grown
-        self.means, self.counts = np.zeros((0, size)), np.zeros(0, np.int64)
-        self._scatter, self._inverse = np.zeros((size, size)), np.eye(size)
-        self._products = np.zeros((0, size))  # means times the inverse
+        self.means: Array = np.zeros((0, size))
+        self.counts: Array = np.zeros(0, np.int64)
+        self._scatter: Array = np.zeros((size, size))
+        self._inverse: Array = np.eye(size)
+        self._products: Array = np.zeros((0, size))  # means times the inverse
         self._trace = 0.0  # of the scatter, when its inverse was last made anew
 
     def grow(self, rows: int) -> None:
