@@ -14,14 +14,14 @@ from streamlearn import assemble
 from streamlearn.cli import app
 from streamlearn.config import MetaConfig, configure, load_meta
 from streamlearn.errors import CheckpointError, ConfigError
-from streamlearn.inputs import InputSettings
+from streamlearn.inputs import Inputs, InputSettings
 from streamlearn.meta.algorithms import ALGORITHMS
-from streamlearn.meta.corpus import Corpus
+from streamlearn.meta.corpus import Corpus, Episodes
 from streamlearn.meta.settings import CorpusSettings, MetaSettings
 from streamlearn.meta.trainer import Trainer
 from streamlearn.meta.warm_start import load
 from streamlearn.meta_train import meta_train
-from streamlearn.models.classifier import ModelSettings
+from streamlearn.models.classifier import ModelSettings, mixed_seed
 from streamlearn.records import Batch
 
 SHAPE = (12,)
@@ -47,6 +47,7 @@ OWN = {
     "reptile": {"outer_lr": 0.5, "inner_lr": 0.2, "inner_steps": 8},
     "imaml": {"cg_steps": 5},
     "comln": {"duration": 3.0},
+    "supervised": {"batch": 32},
     "oml": ALONG,
     "anml": ALONG,
 }
@@ -71,7 +72,7 @@ def same(a, b) -> bool:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_meta_training_helps_on_classes_that_it_never_saw(name):
     """Rows of a class are drawn anew when its turn comes, so algorithms that go class by class need many of them."""
-    along = ALGORITHMS[name].episodes == "trajectory"
+    along = ALGORITHMS[name].episodes != "few-shot"
     made = trainer(name, steps=40, corpus_classes=120 if along else 24)
     before = made.validate()
     for _ in range(150 if along else 40):
@@ -110,6 +111,34 @@ def test_validating_changes_nothing_that_is_learned(name):
     assert {n: a.tobytes() for n, a in one.state().arrays.items() if n.startswith("params")} == {
         n: a.tobytes() for n, a in two.state().arrays.items() if n.startswith("params")
     }
+
+
+def test_supervised_steps_are_those_of_adam_on_batches_with_one_softmax_over_all_classes():
+    """By torch's own optimiser, from the same weights, on the same rows."""
+    made = trainer("supervised", clip_norm=None)
+    leaves = {name: p.clone().requires_grad_() for name, p in made.params.items()}
+    adam = torch.optim.Adam(leaves.values(), lr=0.01)
+    for _ in range(3):
+        lessons = made._drawn(np.random.default_rng(mixed_seed(0, 11, made.steps)))
+        assert lessons.query_x.shape == (1, 32, *SHAPE)
+        loss = torch.nn.functional.cross_entropy(made.network.logits(leaves, lessons.query_x[0]), lessons.query_y[0])
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        assert made.step().loss == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert len(leaves["head.bias"]) == len(made._corpus.train), "every class that is trained on"
+    for name, p in made.params.items():
+        torch.testing.assert_close(p, leaves[name].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_is_of_training_rows_with_their_labels():
+    own = corpus()
+    lessons = Episodes(own, Inputs.fresh(InputSettings(), SHAPE), torch.float32, "cpu").batch(np.random.default_rng(0), 500)
+    by_row = {own.x[row].tobytes(): label for label, rows in enumerate(own.train) for row in rows}
+    found = [by_row[x.numpy().tobytes()] for x in lessons.query_x[0]]
+    assert found == lessons.query_y[0].tolist()
+    assert len(set(found)) == len(own.train)
+    assert lessons.support_x.shape == (1, 0, *SHAPE)
 
 
 def test_what_validated_best_is_kept():
@@ -153,11 +182,13 @@ def test_support_and_query_of_an_episode_share_no_row():
         assert not support & {tuple(row.tolist()) for row in lessons.query_x[episode]}
 
 
-@pytest.mark.parametrize(("name", "plastic"), [("maml", 4), ("anil", 0), ("oml", 0), ("anml", 0), ("comln", 0)])
+@pytest.mark.parametrize(
+    ("name", "plastic"), [("maml", 4), ("anil", 0), ("oml", 0), ("anml", 0), ("comln", 0), ("supervised", 0)]
+)
 def test_a_warm_start_says_what_may_move(name, plastic):
     start = trainer(name).initialisation()
     assert len(start.plastic) == plastic
-    assert start.head == ("drawn" if name in ("oml", "anml") else "zero")
+    assert start.head == ("drawn" if name in ("oml", "anml", "supervised") else "zero")
     assert (start.duration is not None) == (name == "comln")
     assert start.order == (2 if name in ("maml", "anil", "oml", "anml") else None)
 

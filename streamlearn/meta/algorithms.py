@@ -15,7 +15,7 @@ class Algorithm(NamedTuple):
     moves: tuple[str, ...]  # what the inner loop moves, by the beginning of its name
     kernel: Literal["unrolled", "implicit", "flow", "interpolate"]
     order: int | None  # of the meta-gradient, unless the settings say otherwise
-    episodes: Literal["few-shot", "trajectory"]
+    episodes: Literal["few-shot", "trajectory", "batch"]
     learner: str  # in stream time
     meta_batch: int
     outer_lr: float
@@ -30,6 +30,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "oml": Algorithm(HEAD, "unrolled", 2, "trajectory", "sgd", 1, 1e-3),
     "anml": Algorithm(TRUNK, "unrolled", 2, "trajectory", "sgd", 1, 1e-3),
     "comln": Algorithm(HEAD, "flow", None, "few-shot", "gradient-flow", 4, 1e-3),
+    "supervised": Algorithm(HEAD, "unrolled", None, "batch", "streaming-lda", 1, 1e-3),  # unrolled over no inner step at all
 }
 
 
@@ -53,6 +54,8 @@ def check_size(settings: MetaSettings, corpus: Corpus) -> None:
     """Errors: ConfigError when the corpus has too few classes, or too few rows of one, for an episode."""
     few, path = ALGORITHMS[settings.algorithm].episodes == "few-shot", trajectory(settings)
     ways, need = (settings.ways, settings.shots + settings.queries) if few else (path.classes, path.drawings + path.further)
+    if ALGORITHMS[settings.algorithm].episodes == "batch":
+        ways, need = 2, 1
     classes = min(len(corpus.train), len(corpus.held_out)) if few else len(corpus.train)
     smallest = min(len(rows) for rows in (*corpus.train, *corpus.held_out))
     if smallest < max(need, 2) or classes < ways:

@@ -107,6 +107,15 @@ class Episodes:
         lessons = self._lessons(np.stack(support), np.stack(labels), np.stack(query), np.stack(asked))
         return lessons, sorted(set(np.stack(labels).flatten().tolist()))
 
+    def batch(self, random: np.random.Generator, rows: int) -> Lessons:
+        """One episode without a support: any rows of the classes that are trained on, labelled as in `trajectories`."""
+        train = self.corpus.train
+        every = np.concatenate(train)
+        labels = np.repeat(np.arange(len(train)), [len(each) for each in train])
+        chosen = random.integers(0, len(every), (1, rows))
+        none = np.empty((1, 0), np.int64)
+        return self._lessons(none, none, every[chosen], labels[chosen])
+
     def rows(self, rows: Array) -> torch.Tensor:
         """These rows of the corpus as the network sees them."""
         x = self.inputs.apply(self.corpus.x[rows.reshape(-1)].astype(np.float32))

@@ -5,7 +5,7 @@ from typing import Literal
 
 from streamlearn.settings import Section, key
 
-Name = Literal["maml", "fomaml", "anil", "reptile", "imaml", "oml", "anml", "comln"]
+Name = Literal["maml", "fomaml", "anil", "reptile", "imaml", "oml", "anml", "comln", "supervised"]
 
 
 class CorpusSettings(Section):
@@ -20,7 +20,7 @@ class CorpusSettings(Section):
 class MetaSettings(Section):
     """How a warm start is made. Keys that are left out take what the algorithm's authors used, or nearly."""
 
-    algorithm: Name = key(..., "maml, fomaml, anil, reptile, imaml, oml, anml or comln")
+    algorithm: Name = key(..., "maml, fomaml, anil, reptile, imaml, oml, anml, comln or supervised")
     order: Literal[1, 2] | None = key(
         None, "of the meta-gradient: 2 through the inner loop, 1 as ANML's released code; empty: 2"
     )
@@ -45,8 +45,9 @@ class MetaSettings(Section):
     meta_head: bool = key(
         True, "the outer loop moves the head too (oml, anml), as the released code does and the paper does not"
     )
+    batch: int = key(64, "rows of a step, of any classes (supervised)", unit="rows", ge=1)
     plastic: Literal["head", "inner"] = key(
-        "head", "what the stream may move after oml and anml: the head, or all the inner loop moves"
+        "head", "what the stream may move after oml, anml and supervised: the head, or all the inner loop moves"
     )
     proximal: float = key(1.0, "strength of the pull to the start (imaml)", gt=0)
     cg_steps: int = key(20, "most steps of conjugate gradients (imaml)", ge=1)

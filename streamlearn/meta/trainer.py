@@ -49,7 +49,7 @@ class Trainer:
         check_size(settings, corpus)
         self._episodes = Episodes(corpus, Inputs.fresh(inputs, shape), dtype, device)
         self._path = trajectory(settings)
-        self._sequential = self.algorithm.episodes == "trajectory"
+        self._sequential = self.algorithm.episodes != "few-shot"  # one head for all classes; then learned one after another
         ways = None if self._sequential else settings.ways
         self.loops = Loops(
             parts(self.network, self.algorithm.moves, shape=shape, ways=ways),
@@ -72,7 +72,9 @@ class Trainer:
         return own if own is None or self.settings.order is None or self.settings.algorithm == "fomaml" else self.settings.order
 
     def _plan(self) -> Plan:
-        """Row by row along a trajectory; the whole support, again and again, of a few-shot episode."""
+        """Row by row along a trajectory; the whole support, again and again, of a few-shot episode; nothing of a batch."""
+        if self.algorithm.episodes == "batch":
+            return Plan(self.settings.inner_lr, ())
         if self._sequential:
             rows = self._path.classes * self._path.drawings
             return Plan(self.settings.inner_lr, tuple(slice(row, row + 1) for row in range(rows)))
@@ -101,6 +103,8 @@ class Trainer:
         own, count = self.settings, self.settings.meta_batch or self.algorithm.meta_batch
         if not self._sequential:
             return self._episodes.few_shot(random, count, ways=own.ways, shots=own.shots, queries=own.queries, held_out=False)
+        if self.algorithm.episodes == "batch":
+            return self._episodes.batch(random, own.batch)
         path = self._path
         lessons, met = self._episodes.trajectories(
             random, count, classes=path.classes, shots=path.drawings, remember=path.remember, others=path.further
@@ -144,7 +148,8 @@ class Trainer:
                 random, own.validation_episodes, ways=own.ways, shots=own.shots, queries=own.queries, held_out=True
             )
             found = validation.few_shot(self.network, self.algorithm.kernel, self.params, lessons, self.loops)
-        if found["accuracy"] >= self._best_measures.get("accuracy", -1.0):
+        judged = "nearest_mean" if self.algorithm.episodes == "batch" else "accuracy"  # what it is made for is no sgd
+        if found[judged] >= self._best_measures.get(judged, -1.0):
             self._best, self._best_measures, self._best_steps = self.params, dict(found), self.steps
         return found
 
