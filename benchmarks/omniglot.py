@@ -55,7 +55,7 @@ def fill(source: Images, asked: argparse.Namespace, name: str, seed: int) -> Non
     if not missing:
         return
     width = WIDTHS[asked.width]
-    start, cpu_s = trunk(source, name, width, seed=seed, folder=asked.folder / asked.width, device=asked.device)
+    start, cpu_s = trunk(name, width, seed=seed, folder=asked.folder / asked.width, device=asked.device)
     far = stream(rows_by_class(source.y_test), characters=max(width.lengths), taught=TAUGHT, asked=ASKED, seed=seed)
     shown = features(start, source.x_test, device=asked.device)
     near, held_out = _held_out(source, start, width, seed=seed, device=asked.device)

@@ -7,7 +7,6 @@ LENGTHS = (10, 50, 100, 200, 400, 600)
 TAUGHT, ASKED = 15, 5  # drawings of each character
 TRUNKS = ("random", "supervised", "oml", "anml-1", "anml-2")
 MEMORY, LOOK_AHEAD = 1000, 5  # drawings that are held, and that La-MAML takes at once
-BATCH = 64  # images of a step of supervised pre-training
 
 
 class Meta(NamedTuple):
@@ -36,19 +35,19 @@ WIDTHS: Mapping[str, Width] = {
         16,
         8,
         {
-            "supervised": Meta(400),
+            "supervised": Meta(400, {"validate_every": 100}),
             "oml": Meta(400, {"inner_lr": 0.03, "outer_lr": 3e-3, "validate_every": 100}),
             "anml-1": Meta(40, {"meta_batch": 4, "outer_lr": 3e-3, "validate_every": 20}),
             "anml-2": Meta(30, {"meta_batch": 4, "outer_lr": 3e-3, "validate_every": 15}),
         },
     ),
     "medium": Width(
-        "64 channels in the trunk (576 features), 28 in the gate; trunks trained for a quarter of an hour of one CPU core each",
+        "64 channels in the trunk (576 features), 28 in the gate; trunks trained for about ten minutes of one CPU core each",
         64,
         28,
         {
-            "supervised": Meta(4000),
-            "oml": Meta(8000, {"inner_lr": 0.03, "outer_lr": 1e-3, "validate_every": 1000}),
+            "supervised": Meta(4000, {"validate_every": 1000}),
+            "oml": Meta(3000, {"inner_lr": 0.03, "outer_lr": 1e-3, "validate_every": 1000}),
             "anml-1": Meta(600, {"meta_batch": 4, "outer_lr": 1e-3, "validate_every": 150}),
             "anml-2": Meta(500, {"meta_batch": 4, "outer_lr": 1e-3, "validate_every": 125}),
         },
@@ -58,7 +57,7 @@ WIDTHS: Mapping[str, Width] = {
         256,
         112,
         {
-            "supervised": Meta(20_000),
+            "supervised": Meta(20_000, {"validate_every": 1000}),
             "oml": Meta(20_000, {"inner_lr": 0.03, "validate_every": 1000}),
             "anml-1": Meta(20_000, {"validate_every": 1000}),
             "anml-2": Meta(20_000, {"validate_every": 1000}),

@@ -20,7 +20,7 @@ TINY = Width(
     "for tests",
     3,
     2,
-    {name: Meta(4, SMALL if name != "supervised" else {}) for name in TRUNKS if name != "random"},
+    {name: Meta(4, SMALL) for name in TRUNKS if name != "random"},
     validation_classes=2,
     lengths=(2, 6),
 )
@@ -69,7 +69,7 @@ def test_the_stream_is_a_seeded_order_in_which_nothing_comes_twice():
 @pytest.mark.parametrize("name", ["random", "anml-2"])
 def test_a_head_on_features_is_the_learner_from_the_warm_start(source, tmp_path, head, name):
     """What the benchmark saves is time alone: answers are those of the daemon's learner, whose network sees the images."""
-    made = trunk(source, name, TINY, seed=0, folder=tmp_path, device="cpu").start
+    made = trunk(name, TINY, seed=0, folder=tmp_path, device="cpu").start
     shown = features(made, source.x_test, device="cpu")
     alone = omniglot.on_features(HEADS[head], shown.shape[1], seed=5, rate=0.1)
     whole = omniglot.from_start(HEADS[head], made, seed=5, rate=0.1)
@@ -95,7 +95,7 @@ def test_step_sizes_are_chosen_without_a_look_at_evaluation_characters(source, t
 
     monkeypatch.setattr(omniglot, "learned", learned)
     cells = start(monkeypatch, tmp_path, "--trunks", "random", "--heads", "er")
-    made = trunk(source, "random", TINY, seed=0, folder=tmp_path, device="cpu").start
+    made = trunk("random", TINY, seed=0, folder=tmp_path, device="cpu").start
     held = features(made, source.x_train[np.concatenate(corpus(source, 0).held_out)], device="cpu")
     assert len(seen) == 4  # three rates, then the stream
     assert all(np.array_equal(shown, held) for shown, _ in seen[:3])
@@ -155,7 +155,7 @@ def test_trunks_learn_from_background_characters_and_what_was_run_is_not_run_aga
 def test_a_trunk_that_was_interrupted_is_no_trunk(source, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.omniglot_trunks.meta_train", lambda *_, **__: {"steps": 2})
     with pytest.raises(SystemExit, match="oml, seed 0: stopped after 2"):
-        trunk(source, "oml", TINY, seed=0, folder=tmp_path, device="cpu")
+        trunk("oml", TINY, seed=0, folder=tmp_path, device="cpu")
 
 
 def cell(*figures: float) -> dict:

@@ -50,7 +50,7 @@ def test_a_daemon_learns_characters_from_a_warm_start(source, tmp_path, monkeypa
 def test_step_sizes_are_compared_on_characters_held_out_of_meta_training(source, tmp_path, monkeypatch, kind):
     asked = argparse.Namespace(characters=3, channels=4)
     example = worked_example.Example(asked, source, seed=0, folder=tmp_path, address="")
-    start = trunk(source, "random", Width("", 4, 4, {}), seed=0, folder=tmp_path, device="cpu").start
+    start = trunk("random", Width("", 4, 4, {}), seed=0, folder=tmp_path, device="cpu").start
     seen = []
     monkeypatch.setattr(worked_example, "learned", lambda *given, **_: seen.append(given) or {"test": {"2": 50.0}})
     assert set(example.rates("sgd", start if kind == "warm" else None)) == {f"{rate:g}" for rate in HEADS["sgd"].rates}

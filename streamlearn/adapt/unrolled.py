@@ -116,6 +116,8 @@ def each_adapted(parts: Parts, params: Params, lessons: Lessons, plan: Plan) -> 
     """What moves, after the inner loop of each episode, stacked along the first axis. No graph."""
 
     def one(lesson: Lessons) -> Params:
+        if not plan.steps:  # and maybe no support, of which a norm cannot be taken
+            return parts.begin(params)
         x = parts.prepare(params, lesson.support_x)
         return adapted(parts, params, labelled(x, lesson.support_y), plan)
 
