@@ -17,7 +17,7 @@ every character met so far, mean ± standard deviation over seeds, all lengths f
 is held out, the order and the drawings. Step sizes are chosen once, on 50 held-out background characters, not for each length.
 
 `sgd`, `er` and `nearest-mean` take one drawing an update, `la-maml` {LOOK_AHEAD} in as many inner steps. `er` and `la-maml`
-hold {MEMORY:,} drawings and replay 10 an update; `sgd`, `streaming-lda` and `nearest-mean` hold none. `nearest-mean`, the class mean of the same
+hold {MEMORY:,} drawings and replay 10 an update; the others hold none. `nearest-mean`, the class mean of the same
 features, needs no gradient and cannot forget: a row that does not beat it says so ("beats": by the mean over seeds).
 
 Where the column says fewer than three seeds, no more were run; the same command goes on. Narrow trunks take a fiftieth of the
