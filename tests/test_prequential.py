@@ -66,7 +66,7 @@ def test_killed_at_random_turns_it_ends_in_the_same_bytes_as_a_run_that_follows_
             for _ in range(draw.randint(1, 12)):
                 if not loop.intake.drained:
                     loop.turn(1.0)
-            if loop.intake.drained:
+            if loop.intake.drained and kills:  # the first life is ended in any case: on a slow machine it may have read all
                 killed = loop.checkpoint()
                 break
             kills += 1  # nothing of this process survives but its files
@@ -77,7 +77,6 @@ def test_killed_at_random_turns_it_ends_in_the_same_bytes_as_a_run_that_follows_
         straight = loop.checkpoint()
     assert killed.state_digest == straight.state_digest
     assert killed.number == straight.number
-    assert kills > 0
 
 
 def test_the_digest_does_not_depend_on_how_records_were_polled(tmp_path):
