@@ -14,14 +14,18 @@ INTRODUCTION = """# A warm start, and the same daemon cold
 Evaluation characters of Omniglot, which meta-training never saw, one after another in random order: 15 drawings each, one
 drawing an update, once. Each row is a daemon of its own, `streamlearn run`, whose endpoint is asked for 5 other drawings of
 each character. `warm` begins from what `streamlearn meta-train` made of the background characters with OML; `cold` is the same
-configuration without it: the same network, drawn at random, all of it plastic (`nearest-mean` cold takes the pixels). A tenth
+configuration without it: the same network, drawn at random, all of it plastic (`nearest-mean` and `streaming-lda` cold take
+the pixels). A tenth
 of the drawings of a character after its tenth go to the probe (`probe.share: 0.1`), which the learner never sees.
 
 *New*: right answers about a character after so many of its own drawings, mean over characters; *to reach 60 %*: after how many
 that is 60 or more. *So far*: about all characters met. *60 % of all*: drawings of the stream after which that share of all
 drawings that are asked at the end is right, which a learner cannot reach before it has met 60 % of the characters. *Probe*: the
 daemon's own mean retention at the end, as the page shows it. `er` holds 1,000 drawings, the others none. Step sizes are the
-best of those tried on background characters that were held out of meta-training.
+best of those tried on background characters that were held out of meta-training. Times were taken on a machine that did other
+things too: compare `cost` and `meta_speed`. A row that is not there was not run.
+
+![the page when the stream has ended, streaming-lda begun warm](worked_example.png)
 """
 
 
