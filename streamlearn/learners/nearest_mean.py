@@ -3,21 +3,18 @@
 On inputs, or after a warm start on the features that its network makes of them.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from streamlearn.errors import CheckpointError
 from streamlearn.inputs import Inputs
-from streamlearn.learners.chunkwise import inputs_of, joined_logits
-from streamlearn.learners.features import Features
-from streamlearn.learners.task import Task, check_chunks, check_labels
+from streamlearn.learners.class_means import ClassMeans
+from streamlearn.learners.task import Task
 from streamlearn.models.classifier import capacity_for
-from streamlearn.records import About, Answer, Answering, Array, Batch, LearnReport, State, no_evidence
+from streamlearn.records import About, Answering, Array, Batch, State
 from streamlearn.settings import Section, key
 
 
-class NearestMean:
+class NearestMean(ClassMeans):
     """Logits are x·μ − ½‖μ‖², which orders labels as −½‖x − μ‖² does. Means are exact, in float64, of raw inputs or features.
 
     Source  Welford 1962, one row at a time. On arrays, the transform is applied to mean and question alike; named columns are
@@ -29,46 +26,22 @@ class NearestMean:
 
         chunk: int = key(1, "rows answered from one state", unit="rows", ge=1)
 
-    memory_capacity = 0
-
     def __init__(self, settings: Settings, task: Task) -> None:
-        self.chunk = settings.chunk
-        self.task = task
-        self._inputs = inputs_of(task)
-        self._features = None if task.start is None else Features(task)
-        self._size = int(np.prod(self._inputs.shape)) if self._features is None else self._features.size
+        super().__init__(task, chunk=settings.chunk)
         self._means = np.zeros((capacity_for(0), self._size))
         self._counts = np.zeros(capacity_for(0), np.int64)
 
     def predict(self, x: Array, *, about: About = "auto") -> Array:  # noqa: ARG002 the protocol's word; here all questions get one answer
         """See `protocols.Learner`."""
         means, active = self._transformed_means()
-        flat = self._asked(np.asarray(x, np.float32))
+        flat = self._shown(np.asarray(x, np.float32))
         logits = flat @ means.T - 0.5 * (means**2).sum(1)
         return np.where(active, logits, np.float32(-np.inf)).astype(np.float32)
-
-    def answer(self, x: Array) -> Answer:
-        """See `protocols.Learner`."""
-        return Answer(self.predict(x), no_evidence(len(x)))
-
-    def learn(self, batch: Batch) -> LearnReport:
-        """See `protocols.Learner`. A row that would make a mean infinite is left out and reported."""
-        check_chunks(len(batch), self.chunk)
-        check_labels(batch.labels.tolist(), self.task.max_labels)
-        logits, rejected = [], []
-        for start in range(0, len(batch), self.chunk):
-            rows = batch[start : start + self.chunk]
-            with np.errstate(invalid="ignore"):  # a row that is not finite has no answer, and is left out below
-                logits.append(self.predict(rows.x))
-            rejected.append(not self._learnable(rows.x))
-            if not rejected[-1]:
-                self._take(rows)
-        return LearnReport(joined_logits(logits), np.repeat(np.array(rejected, bool), self.chunk))
 
     def _take(self, rows: Batch) -> None:
         self._grow(int(rows.labels.max()) + 1)
         self._inputs = self._inputs.learned(rows.x)
-        features = rows.x.reshape(len(rows), self._size) if self._takes_raw else self._asked(rows.x)
+        features = rows.x.reshape(len(rows), self._size) if self._takes_raw else self._shown(rows.x)
         for x, label in zip(features, rows.labels.tolist(), strict=True):
             self._counts[label] += 1
             self._means[label] += (x - self._means[label]) / self._counts[label]
@@ -77,15 +50,6 @@ class NearestMean:
     def _takes_raw(self) -> bool:
         """Whether means are of rows as decoded: not of a network's features, nor of categories."""
         return self._features is None and isinstance(self._inputs, Inputs)
-
-    def _learnable(self, x: Array) -> bool:
-        found = np.isfinite(x) if isinstance(self._inputs, Inputs) else self._inputs.layout.learnable(x)
-        return bool(found.all())
-
-    def _asked(self, x: Array) -> Array:
-        """What is compared with the means, [n, size]."""
-        x = self._inputs.apply(x)
-        return x.reshape(len(x), self._size) if self._features is None else self._features.of(x)
 
     def _grow(self, rows: int) -> None:
         extra = capacity_for(rows) - len(self._counts)
@@ -124,7 +88,3 @@ class NearestMean:
             return self._features.answering(head, self._inputs)
         arrays = {"means": np.array(means), "active": active.astype(np.uint8)}
         return Answering("nearest_mean", arrays | self._inputs.arrays(), self._inputs.values())
-
-    def memory_labels(self) -> Mapping[int, int]:
-        """See `protocols.Learner`."""
-        return {}
