@@ -1,4 +1,4 @@
-"""What `nearest-mean` and `streaming-lda` share: statistics of classes, on inputs or a warm start's features, by no gradient."""
+"""What `nearest-mean` and `streaming-lda` share: statistics of classes, on inputs or on features, by no gradient."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
