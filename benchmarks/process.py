@@ -141,9 +141,18 @@ def cpu_s(pid: int) -> float:
 
 
 def busy_s() -> float:
-    """Seconds that all processors together were busy since the machine started, with what its host took away."""
-    user, nice, system, _idle, _wait, *interrupts_and_stolen = map(int, Path("/proc/stat").read_text().split()[1:9])
-    return (user + nice + system + sum(interrupts_and_stolen)) / TICKS_PER_S
+    """Seconds that all processors together have worked for this machine since it started."""
+    user, nice, system, _idle, _wait, *interrupts = _ticks()[:7]
+    return (user + nice + system + sum(interrupts)) / TICKS_PER_S
+
+
+def stolen_s() -> float:
+    """Seconds that a virtual machine's host took from all its processors together, when they had something to do."""
+    return _ticks()[7] / TICKS_PER_S
+
+
+def _ticks() -> list[int]:
+    return list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]))
 
 
 def free_port() -> int:

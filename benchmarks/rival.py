@@ -1,6 +1,12 @@
-"""MLServer with a scikit-learn network as large as ours, as a process of its own (`make mlserver` makes its environment)."""
+"""Who else answers, as a process of its own, to be asked the same.
+
+MLServer with a scikit-learn network as large as ours (`make mlserver` makes its environment); and nginx with one fixed answer,
+which computes nothing: what it needs is what this machine needs for any answer (Debian's package `nginx-light`).
+"""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +25,21 @@ random = numpy.random.default_rng(0)
 network = networks.MLPClassifier(hidden, max_iter=2)
 network.fit(random.normal(size=(500, features)).astype("float32"), numpy.arange(500) % classes)
 joblib.dump(network, sys.argv[1])
+"""
+
+FIXED = """
+daemon off;
+master_process off;
+pid {folder}/pid;
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ default_type application/json; return 200 '{{"model_name":"fixed","outputs":[]}}'; }}
+  }}
+}}
 """
 
 
@@ -65,10 +86,47 @@ class MLServer:
             self._process.wait()
 
     def _is_ready(self) -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/v2/models/{MODEL}/ready").status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False
+        return _answers(f"http://127.0.0.1:{self.port}/v2/models/{MODEL}/ready")
+
+
+class Fixed:
+    """nginx in one process, with the same few bytes for every question, until it is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.port = free_port()
+        (folder / "nginx.conf").write_text(FIXED.format(folder=folder, port=self.port))
+        program = fixed_program()
+        if program is None:
+            raise RuntimeError("nginx is not installed: apt-get install nginx-light")
+        self._process = subprocess.Popen([program, "-e", folder / "log", "-c", folder / "nginx.conf"])
+        until = time.monotonic() + 10
+        while not _answers(f"http://127.0.0.1:{self.port}/"):
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"nginx does not answer: {(folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of its process."""
+        return [self._process.pid]
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+
+
+def fixed_program() -> str | None:
+    """Where nginx is; None where it is not installed."""
+    return shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(address).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
 
 
 def hog() -> "subprocess.Popen[bytes]":

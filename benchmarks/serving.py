@@ -5,12 +5,14 @@
 
 One row of 64 numbers as JSON, at a steady pace; a question is due at its time whether or not those before were answered (open
 loop), over 32 connections. A design is started anew in each round, so that designs take turns. The learner is La-MAML on the
-network 64-100-100-10; `idle` is the same daemon after all records. MLServer has a scikit-learn network of that size.
+network 64-100-100-10; `idle` is the same daemon after all records. MLServer has a scikit-learn network of that size. nginx
+with a fixed answer computes nothing: it shows what this machine leaves to anybody.
 """
 
 import argparse
 import json
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -23,9 +25,9 @@ import numpy as np
 
 from benchmarks import asker
 from benchmarks.cells import keep, known
-from benchmarks.process import Daemon, busy_s, cpu_s
+from benchmarks.process import Daemon, busy_s, cpu_s, stolen_s
 from benchmarks.questions import json_body
-from benchmarks.rival import ENVIRONMENT, MODEL, MLServer, hog
+from benchmarks.rival import ENVIRONMENT, MODEL, Fixed, MLServer, fixed_program, hog
 from benchmarks.serving_report import DESIGNS, Design, page
 from connectors import open_sink, open_source
 from streamlearn.records import Json, Message
@@ -59,9 +61,16 @@ def started(design: Design, folder: Path) -> Iterator[Target]:
             ends.callback(rival.close)
             yield Target(rival.port, f"/v2/models/{MODEL}/infer", rival.pids, None)
             return
+        fixed = ends.enter_context(closing(Fixed(folder / "fixed"))) if design.fixed else None
+        if fixed and not design.learns:
+            yield Target(fixed.port, "/", fixed.pids, None)
+            return
         daemon = ends.enter_context(Daemon(_config(design, folder), folder / "daemon"))
         _await(daemon, 1 if design.learns else RECORDS)
-        yield Target(daemon.port, f"/v2/models/{NAME}/infer", [daemon.pid, *daemon.followers()], daemon)
+        if fixed:
+            yield Target(fixed.port, "/", [daemon.pid, *fixed.pids], daemon)
+        else:
+            yield Target(daemon.port, f"/v2/models/{NAME}/infer", [daemon.pid, *daemon.followers()], daemon)
         daemon.stop()
 
 
@@ -97,28 +106,31 @@ def _config(design: Design, folder: Path) -> dict[str, Json]:
 
 
 def measured(target: Target, rate: int, seconds: float) -> dict[str, Json]:
-    """What came of asking so often for so long, after the learner's own speed without questions."""
-    alone = learned_per_s(target.daemon, seconds)
+    """What came of asking so often for so long, between two halves of that time in which nobody asks."""
+    alone = [learned_per_s(target.daemon, seconds / 2)]
     with asker.Asking(asker.Target(target.port, target.path, rate, _bodies())) as asking:
         asking.start()
         time.sleep(0.5)
         pids = [asking.pid, *target.pids]
-        before, began = [busy_s(), *map(cpu_s, pids)], time.monotonic()
+        before, began = [stolen_s(), busy_s(), *map(cpu_s, pids)], time.monotonic()
         beside = learned_per_s(target.daemon, seconds)
         took = time.monotonic() - began
-        spent = (now - was for now, was in zip([busy_s(), *map(cpu_s, pids)], before, strict=True))
-        all_cores, asker_cores, *cores = (each / took for each in spent)
+        spent = (now - was for now, was in zip([stolen_s(), busy_s(), *map(cpu_s, pids)], before, strict=True))
+        stolen, all_cores, asker_cores, *cores = (each / took for each in spent)
         told = asking.stop()
+    alone.append(learned_per_s(target.daemon, seconds / 2))
+    per_s = statistics.mean(each for each in alone if each is not None) if target.daemon else None
     return {
         **{f"p{at:g}_ms": 1e3 * float(np.percentile(told.latencies_s, at)) for at in (50, 99, 99.9)},
         "asked": len(told.latencies_s),
         "failed": told.failed,
         "late_p99_ms": 1e3 * float(np.percentile(told.late_s, 99)),
-        "learner_ratio": beside / alone if alone and beside else None,
-        "learned_per_s": alone,
+        "learner_ratio": beside / per_s if per_s and beside else None,
+        "learned_per_s": per_s,
         "server_cores": sum(cores[1:] if target.daemon and len(cores) > 1 else cores),
         "asker_cores": asker_cores,
         "other_cores": all_cores - asker_cores - sum(cores),
+        "stolen_cores": stolen,
     }
 
 
@@ -128,7 +140,7 @@ def learned_per_s(daemon: Daemon | None, seconds: float) -> float | None:
         time.sleep(seconds)
         return None
     first = _report(daemon)
-    time.sleep(seconds - 1.0)
+    time.sleep(max(seconds - 1.0, 0.0))
     last = _report(daemon)
     return (last[1] - first[1]) / (last[0] - first[0])
 
@@ -148,21 +160,30 @@ def _bodies() -> list[str]:
     return [json_body(row[None]).decode() for row in rows]
 
 
+def _lacking(design: Design) -> str | None:
+    """What has to be installed for it; None where nothing has."""
+    if design.workers is not None and not ENVIRONMENT.exists():
+        return "MLServer is not installed (make mlserver)"
+    if design.fixed and fixed_program() is None:
+        return "nginx is not installed (apt-get install nginx-light)"
+    return None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="how long each rate is asked")
+    parser.add_argument("--seconds", type=float, default=6.0, help="how long each rate is asked")
     parser.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
     parser.add_argument("--rates", nargs="+", type=int, default=list(RATES))
     parser.add_argument("--results", type=Path, default=RESULTS)
     told = parser.parse_args(arguments)
-    if not ENVIRONMENT.exists():
-        print("MLServer is not installed (make mlserver): its designs are left out", file=sys.stderr)
+    told.results.parent.mkdir(parents=True, exist_ok=True)
     for number in range(told.rounds):
         for name in told.designs:
             design = DESIGNS[name]
-            if design.workers is not None and not ENVIRONMENT.exists():
+            if lacking := _lacking(design):
+                print(f"{name} is left out: {lacking}", file=sys.stderr)
                 continue
             folder = Path(tempfile.mkdtemp(prefix="serving-"))
             with started(design, folder) as target:

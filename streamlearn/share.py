@@ -11,6 +11,8 @@ from pydantic import field_validator
 from streamlearn.errors import ConfigError
 from streamlearn.settings import Section, key
 
+GIVES_WAY = 5  # a third of a server's weight where both want the same core
+
 
 class Share(Section):
     """Of the machine's processors."""
@@ -19,7 +21,7 @@ class Share(Section):
     nice: int | None = key(
         None,
         "-20 to 19: the more, the later its turn where processors are short; below what it was started with needs CAP_SYS_NICE;"
-        " empty: as started",
+        " empty: as started, and the learner 5 more beside server processes",
         ge=-20,
         le=19,
     )
@@ -40,6 +42,12 @@ class Share(Section):
             os.sched_setaffinity(0, self.cpus)
         if self.nice is not None:
             os.setpriority(os.PRIO_PROCESS, 0, self.nice)  # 0: this thread
+
+    def beside(self, servers: int) -> "Share":
+        """Of a learner with so many server processes: unless told otherwise it gives way, since someone waits for an answer."""
+        if self.nice is not None or not servers or not hasattr(os, "sched_setaffinity"):
+            return self
+        return self.model_copy(update={"nice": min(19, os.getpriority(os.PRIO_PROCESS, 0) + GIVES_WAY)})
 
     def check(self, path: str) -> None:
         """Tried in a thread that ends. Errors: ConfigError naming `path` where it is not allowed."""

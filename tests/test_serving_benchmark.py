@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import serving
 from benchmarks.asker import Asking, Target
+from benchmarks.rival import fixed_program
 from benchmarks.serving_report import DESIGNS, page
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\ncontent-length: 4\r\n\r\n"
@@ -184,18 +185,18 @@ def test_a_small_run_measures_the_answers_and_the_learner_and_writes_the_page(tm
 def test_the_page_tells_medians_and_spread():
     cells = [
         {"p50_ms": p, "p99_ms": 2 * p, "p99.9_ms": 3 * p, "asked": 100, "failed": 1, "learner_ratio": None, "server_cores": 0.2}
-        | {"other_cores": 0.1, "asker_cores": p / 100, "late_p99_ms": p / 10}
+        | {"other_cores": 0.1, "stolen_cores": 0.03, "asker_cores": p / 100, "late_p99_ms": p / 10}
         for p in (1.0, 4.0, 2.0)
     ]
     told = page({f"mlserver/500/{i}": cell for i, cell in enumerate(cells)}, {"python": "3"})
     row = "| 500 | 3 | 2.00 (1.00 – 4.00) | 4.00 (2.00 – 8.00) | 6.00 (3.00 – 12.00) | 3 of 300 | – | 0.20 (0.20 – 0.20) |"
-    row += " 0.10 (0.10 – 0.10) |"
+    row += " 0.10 (0.10 – 0.10) | 0.03 (0.03 – 0.03) |"
     assert DESIGNS["mlserver"].text in told
     assert row in told
     assert "took 0.02 (0.01 – 0.04) cores, and its p99 of being late itself was 0.20 (0.10 – 0.40) ms" in told
 
 
-def test_the_page_says_whether_the_goal_is_reached():
+def test_the_page_says_whether_the_goal_is_reached_and_what_of_it_is_out_of_reach():
     cell = {
         "p50_ms": 0.3,
         "p99.9_ms": 3.0,
@@ -205,13 +206,46 @@ def test_the_page_says_whether_the_goal_is_reached():
         "asker_cores": 0.1,
         "late_p99_ms": 0.1,
     }
+    cell |= {"stolen_cores": 0.02, "other_cores": 0.25}
     runs = {
-        "idle/1000/0": cell | {"p99_ms": 0.5, "learner_ratio": None, "other_cores": 0.0},
-        "followed/1000/0": cell | {"p99_ms": 0.9, "learner_ratio": 0.94, "other_cores": 0.25},
-        "followed/1000/1": cell | {"p99_ms": 1.1, "learner_ratio": 0.92, "other_cores": 0.25},
+        "idle/1000/0": cell | {"p99_ms": 0.5, "learner_ratio": None},
+        "followed/1000/0": cell | {"p99_ms": 0.9, "learner_ratio": 0.94},
+        "followed/1000/1": cell | {"p99_ms": 1.1, "learner_ratio": 0.92},
     }
-    of_old = {name: value for name, value in cell.items() if name != "asker_cores"}
-    told = page(runs | {"idle/1000/1": of_old | {"p99_ms": 9.0, "learner_ratio": None}}, {})
-    assert "of which 0.2 were taken by others here: p99 at most 1 ms: 1.00, met" in told
-    assert "idle learner: 2.0 times, met; learner ratio at least 0.95: 0.93, not met." in told
+    told = page(runs, {})
+    assert "of which 0.25 were taken by others here and 0.020 by the machine's host: p99 at most 1 ms: 1.00, met" in told
+    assert "idle learner: 2.0 times, met; learner ratio at least 0.95: 0.93, not met.\n" in told
+    fixed = {
+        "fixed/1000/0": cell | {"p99_ms": 0.4, "learner_ratio": None},
+        "fixed-beside/1000/0": cell | {"p99_ms": 0.8, "learner_ratio": 0.97},
+    }
+    told = page(runs | fixed, {})
+    assert "p99 of 0.40 ms with nothing beside it (the server beside an idle learner: 0.50)" in told
+    assert "of 0.80 ms beside the learner at full speed (the server: 1.00); the learner then has a ratio of 0.97" in told
     assert "**Goal**" not in page({name: each for name, each in runs.items() if "idle" in name}, {})
+
+
+@asks
+@pytest.mark.skipif(fixed_program() is None, reason="the fixed answer is nginx's (apt-get install nginx-light)")
+def test_nginx_with_a_fixed_answer_is_asked_alone_and_beside_the_learner(tmp_path):
+    results = tmp_path / "serving.json"
+    told = [
+        "--rounds",
+        "1",
+        "--seconds",
+        "2.5",
+        "--rates",
+        "50",
+        "--designs",
+        "fixed",
+        "fixed-beside",
+        "--results",
+        str(results),
+    ]
+    assert serving.main(told) == 0
+    alone, beside = (json.loads(results.read_text())["runs"][f"{name}/50/0"] for name in ("fixed", "fixed-beside"))
+    assert alone["failed"] == beside["failed"] == 0
+    assert alone["asked"] >= 100
+    assert alone["learner_ratio"] is None
+    assert beside["learner_ratio"] > 0
+    assert alone["server_cores"] < 0.1

@@ -8,7 +8,7 @@ import pytest
 
 from streamlearn.errors import ConfigError
 from streamlearn.settings import read
-from streamlearn.share import Share
+from streamlearn.share import GIVES_WAY, Share
 from tests.forks import Forks
 from tests.small import on_log, settled
 
@@ -32,6 +32,18 @@ def test_the_learner_has_its_share_and_a_server_its_own_or_all(forks: Forks, tmp
     (follower,) = children(life.pid)
     expected = (set(PROCESSORS[-1:]), nice + 2) if server_has_its_own else (set(PROCESSORS), nice)
     assert (os.sched_getaffinity(follower), os.getpriority(os.PRIO_PROCESS, follower)) == expected
+    life.kill(15)
+    assert life.wait() == 0, life.stderr
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_learner_that_is_told_nothing_gives_way_to_its_servers_alone(forks: Forks, tmp_path: Path, processes: int) -> None:
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    config, state = on_log(tmp_path, 20, serve={"port": 0, "enabled": True, "processes": processes})
+    life = forks.start("run", config)
+    life.until(lambda: settled(state) == 20 and len(children(life.pid)) == processes, "all learned, and its servers")
+    assert os.getpriority(os.PRIO_PROCESS, life.pid) == (min(19, nice + GIVES_WAY) if processes else nice)
+    assert [os.getpriority(os.PRIO_PROCESS, child) for child in children(life.pid)] == [nice] * processes
     life.kill(15)
     assert life.wait() == 0, life.stderr
 
