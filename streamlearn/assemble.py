@@ -277,8 +277,12 @@ def hosting(config: Config) -> Hosting:
     told = service(config)
     host = InProcess(told, reference)
     beside = [] if told.requests is None else [InThread(told, reference, tell=folder / "follower-1.json")]
-    counts = Servers(counts=lambda: host.counts.values(age_s=reference.age_s()), counts_path=folder / "follower-0.json")
-    return Hosting(reference, folder, (host, *beside), counts)
+
+    def counts() -> Mapping[str, Json]:
+        host.look()
+        return host.counts.values(age_s=reference.age_s())
+
+    return Hosting(reference, folder, (host, *beside), Servers(counts=counts, counts_path=folder / "follower-0.json"))
 
 
 def daemon(config: Config, *, extra: Sequence[Service] = ()) -> Daemon:

@@ -164,6 +164,9 @@ def serve(
         int | None, typer.Option(help="port to listen at; several servers of one machine may share it  [default: 8080]")
     ] = None,
     grpc_port: Annotated[int | None, typer.Option(help="port of gRPC, shared likewise  [default: none without FILE]")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="port of /metrics, of this server alone  [default: serve.metrics_port, or none]")
+    ] = None,
     module: Annotated[str | None, typer.Option(help="factory of a network of your own, package.module:factory")] = None,
     overrides: Overrides = None,
 ) -> None:
@@ -179,7 +182,7 @@ def serve(
     model_name, factory, keys = (
         ("model", "", {"grpc_port": None}) if config is None else _of_servers(_loaded(config, overrides))
     )
-    ports = {"host": host, "port": port, "grpc_port": grpc_port}
+    ports = {"host": host, "port": port, "grpc_port": grpc_port, "metrics_port": metrics_port}
     asked = {key: value for key, value in ports.items() if value is not None}
     told = service.Service(
         model_name=name or model_name,

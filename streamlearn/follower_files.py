@@ -4,7 +4,7 @@ import json
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ class Servers(NamedTuple):
     seconds: float
     failed_loads: float
     number: float  # the least number that is served
+    time_s: float  # when the oldest snapshot that is served was published, since the epoch
     questions: float  # that wait in topics; NaN where none are read
     silence_s: float  # the longest that a follower has not heard of the learner
 
@@ -43,20 +44,7 @@ class FollowerFiles:
         with self._lock:
             paths = sorted(self._folder.glob("follower-*.json")) if self._folder else []
             told = [content for path in paths if (content := self._take(path))]
-            total = self._totals
-            return Servers(
-                requests={name.removeprefix("code/"): n for name, n in total.items() if name.startswith("code/")},
-                rows=total["rows"],
-                samples=total["samples"],
-                feedback=total["feedback"],
-                bounds=self._bounds,
-                counts=tuple(total[f"bucket/{i}"] for i in range(len(self._bounds) + 1)),
-                seconds=total["seconds"],
-                failed_loads=total["failed_loads"],
-                number=min(_given(told, "served_number"), default=math.nan),
-                questions=max(_given(told, "questions_waiting"), default=math.nan),
-                silence_s=max(_given(told, "age_seconds"), default=math.nan),
-            )
+            return _servers(self._totals, told, self._bounds)
 
     def _take(self, path: Path) -> Mapping[str, Any] | None:
         try:
@@ -72,6 +60,28 @@ class FollowerFiles:
             self._totals[name] += value - before.get(name, 0.0)  # type: ignore[assignment]  # typeshed: counts are int
         self._before[path.name] = counted
         return told
+
+
+def alone(told: Mapping[str, Any]) -> Servers:
+    """What one server did, from what it would write into its file."""
+    return _servers(Counter(_counted(told)), [told], tuple(told["seconds"]["buckets"]))
+
+
+def _servers(total: Mapping[str, float], told: Sequence[Mapping[str, Any]], bounds: tuple[float, ...]) -> Servers:
+    return Servers(
+        requests={name.removeprefix("code/"): n for name, n in total.items() if name.startswith("code/")},
+        rows=total["rows"],
+        samples=total["samples"],
+        feedback=total["feedback"],
+        bounds=bounds,
+        counts=tuple(total[f"bucket/{i}"] for i in range(len(bounds) + 1)),
+        seconds=total["seconds"],
+        failed_loads=total["failed_loads"],
+        number=min(_given(told, "served_number"), default=math.nan),
+        time_s=min(_given(told, "served_time_seconds"), default=math.nan),
+        questions=max(_given(told, "questions_waiting"), default=math.nan),
+        silence_s=max(_given(told, "age_seconds"), default=math.nan),
+    )
 
 
 def _counted(told: Mapping[str, Any]) -> dict[str, float]:

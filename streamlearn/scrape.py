@@ -89,32 +89,12 @@ class Telemetry(Collector):
         return generate_latest(self.registry).decode()
 
     def serve(self, host: str, port: int) -> Listening:
-        """Answer scrapes in threads of their own until `stop`. Errors: ConfigError when the port is taken."""
-        try:
-            server, thread = start_http_server(port, host, self.registry)
-        except OSError as error:
-            raise ConfigError(
-                f"telemetry.port {port} on {host} cannot be opened ({error.strerror}): stop what holds it, or choose another; "
-                "0 takes a free one"
-            ) from error
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return Listening(server.server_port, stop)
+        """Answer scrapes until `stop`. Errors: ConfigError when the port is taken."""
+        return listen(self.registry, host, port, path="telemetry.port")
 
     def collect(self) -> Iterable[Any]:
         """Called by the registry, in the thread of a scrape."""
-        seen = Seen(self._reading, self._followers.read(), self._floor)
-        for row in ROWS:
-            if row.kind == "info":
-                yield _info(row, self._info[row.name])
-            elif row.name == "request_seconds":
-                yield _request_seconds(row, seen.servers)
-            elif row.read is not None:
-                yield _family(row, row.read(seen))
+        return families(ROWS, Seen(self._reading, self._followers.read(), self._floor), self._info)
 
 
 class MetricsPage:
@@ -138,6 +118,35 @@ class MetricsPage:
         if self._listening is not None:
             self._listening.stop()
             self._listening = None
+
+
+def listen(registry: CollectorRegistry, host: str, port: int, *, path: str) -> Listening:
+    """Answer scrapes in threads of their own. Errors: ConfigError, naming the key at `path`, when the port is taken."""
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} {port} on {host} cannot be opened ({error.strerror}): stop what holds it, or choose another; "
+            "0 takes a free one"
+        ) from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return Listening(server.server_port, stop)
+
+
+def families(rows: Iterable[Row], seen: Seen, info: Mapping[str, Mapping[str, str]]) -> Iterable[Any]:
+    """What a registry is told of `rows`; those that are observed as they happen are in it already."""
+    for row in rows:
+        if row.kind == "info":
+            yield _info(row, info[row.name])
+        elif row.name == "request_seconds":
+            yield _request_seconds(row, seen.servers)
+        elif row.read is not None:
+            yield _family(row, row.read(seen))
 
 
 def _family(row: Row, values: Values) -> Any:

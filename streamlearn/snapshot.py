@@ -29,6 +29,8 @@ log = structlog.get_logger()
 class Current(Protocol):
     """Used by servers, from their own thread."""
 
+    failed_loads: int  # snapshots that could not be read
+
     def current(self) -> Snapshot | None:
         """The newest snapshot known here; None before the first. Take it once for each answer."""
 
@@ -40,6 +42,7 @@ class Reference:
     """Publisher and Current of one process: one reference is swapped, nothing is copied."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.failed_loads = 0
         self._clock = clock
         self._seen = -math.inf
         self._snapshot: Snapshot | None = None
@@ -119,6 +122,11 @@ class FollowedFile:
     def age_s(self) -> float:
         times = [_modified(self._folder / name) for name in (FILE, HEARTBEAT)]
         return max(0.0, time.time() - max(times))
+
+    def published_s(self) -> float:
+        """When the newest file there is was written, since the epoch, be it one that was refused; NaN before the first."""
+        found = _modified(self._folder / FILE)
+        return found if math.isfinite(found) else math.nan
 
     def _identity(self) -> tuple[int, int] | None:
         try:

@@ -123,6 +123,16 @@ def test_every_alert_is_tested_firing_and_not_firing():
         assert firing < instances, test["name"]
 
 
+def test_promtool_accepts_what_finds_pods_but_for_the_finding_which_debians_build_has_not(tmp_path):
+    promtool = tool("promtool", "Debian's package prometheus")
+    for name in ("kubernetes.yml", "alert_rules.yml"):
+        shutil.copy(DEPLOY / "prometheus" / name, tmp_path)
+    settings = yaml.safe_load((tmp_path / "kubernetes.yml").read_text())
+    assert settings["scrape_configs"][0].pop("kubernetes_sd_configs") == [{"role": "pod"}]
+    (tmp_path / "kubernetes.yml").write_text(yaml.safe_dump(settings))
+    passes(promtool, "check", "config", str(tmp_path / "kubernetes.yml"))
+
+
 def test_promtool_accepts_configuration_and_rules_and_their_tests():
     promtool = tool("promtool", "Debian's package prometheus")
     passes(promtool, "check", "config", "deploy/prometheus/prometheus.yml")

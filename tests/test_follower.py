@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -423,3 +424,14 @@ def test_a_module_that_only_a_snapshot_names_is_not_imported():
         reference.publish(Snapshot(2, Answering("torch", {"active": np.ones(1, np.uint8)}, settings), (1,), (2,), 0))
     application.close()
     assert "evil" not in sys.modules
+
+
+def test_a_server_in_the_learners_process_tries_the_newest_though_nobody_asks():
+    reference = Reference()
+    with in_process(reference) as (host, _):
+        for number in (1, 2):
+            reference.publish(replace(numbered(number), published_ms=number * 1500))
+            host.look()
+            until(lambda number=number: host.counts.served_number == number, "the newest")
+            assert host.counts.served_time_s == number * 1.5
+    host.look()  # it has ended: nothing happens

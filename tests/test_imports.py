@@ -83,7 +83,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "learners": SEAMS | {"adapt", "models", "memory", "inputs", "kernels", "layout"},
     "snapshot_file": SEAMS,
     "snapshot": SEAMS | {"snapshot_file"},
-    "serving": SEAMS | {"logs", "snapshot", "models", "streamlearn", "layout"},  # models: forms/torch, when a model needs it
+    "serving": SEAMS
+    | {"logs", "snapshot", "models", "streamlearn", "layout"}  # models: forms/torch, when a model needs it
+    | {"follower_files", "reading", "scrape", "telemetry"},  # serving.metrics, where a server has a page of its own
     "export": SEAMS | {"layout", "models", "serving", "streamlearn"},
     "demo": SEAMS,
     "config": SEAMS
@@ -132,7 +134,7 @@ WRAPPED_BY: dict[str, set[str]] = {
     "river": {"drift"},
     "kafka": {"connectors.kafka", "connectors.kafka_client", "connectors.kafka_commits", "connectors.kafka_sink"},
     "sqlite3": {"connectors.log"},
-    "prometheus_client": {"scrape"},
+    "prometheus_client": {"scrape", "serving.metrics"},
     "uvicorn": {"serving.service", "serving.connections", "serving.exchange"},
     "uvloop": {"serving.hosts", "serving.follower"},
     "grpc": {"serving.grpc"},

@@ -71,6 +71,25 @@ def test_the_configuration_is_one_for_learner_and_followers(monkeypatch, tmp_pat
         assert not [option for option in arguments if option.startswith("--") and option not in help_text]
 
 
+def test_prometheus_finds_the_metrics_of_learner_and_followers_and_may_ask_for_them():
+    config = load(FOLDER / "config.yaml", {})
+    own = Settings(**{key: config.serve.rest[key] for key in ("host", "metrics_port")})
+    assert own.host == config.telemetry.host == "0.0.0.0"  # noqa: S104 - inside the pod
+    policies = {each["metadata"]["name"]: each["spec"] for each in DOCUMENTS if each["kind"] == "NetworkPolicy"}
+    scraped = yaml.safe_load((FOLDER.parent / "prometheus/kubernetes.yml").read_text())["scrape_configs"][0]
+    labels = {"job": scraped["job_name"], "port": scraped["relabel_configs"][1]["regex"]}
+    assert labels == {"job": "streamlearn", "port": "metrics"}
+    for document, port in zip(SETS, (config.telemetry.port, own.metrics_port), strict=True):
+        ports = {each["name"]: each["containerPort"] for each in container(document)["ports"]}
+        assert ports["metrics"] == port, named(document)
+        template = document["spec"]["template"]["metadata"]
+        assert template["annotations"] == {"prometheus.io/scrape": "true", "prometheus.io/port": str(port)}
+        policy = policies[f"streamlearn-{template['labels']['app.kubernetes.io/component']}"]
+        monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+        (rule,) = [rule for rule in policy["ingress"] if monitoring in rule["from"]]
+        assert rule["ports"] == [{"protocol": "TCP", "port": port}]
+
+
 @pytest.mark.parametrize("document", SETS, ids=named)
 def test_pods_are_not_root_on_a_read_only_root(document):
     user = re.search(r"USER (\d+):(\d+)", (FOLDER.parents[1] / "Dockerfile").read_text())

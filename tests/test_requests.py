@@ -13,13 +13,13 @@ import pytest
 
 import connectors
 from connectors.log import LogSource
-from streamlearn.errors import SinkError
+from streamlearn.errors import SinkError, SourceError
 from streamlearn.records import Message, Record
 from streamlearn.serving.counts import Counts
 from streamlearn.serving.endpoint import Endpoint
 from streamlearn.serving.hosts import Followers
 from streamlearn.serving.replies import replied
-from streamlearn.serving.requests import InThread, Places, Requests, Saved
+from streamlearn.serving.requests import InThread, Places, Requests, Saved, Telling
 from streamlearn.serving.service import RequestsFrom, Service
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher, Reference
@@ -32,7 +32,11 @@ JSON_LENGTH = "inference-header-content-length"
 def endpoint(number=7, **limits):
     reference = Reference()
     reference.publish(numbered(number))
-    return Endpoint(reference, model_name="digits", settings=Settings(**limits))
+    return endpoint_of(reference, **limits)
+
+
+def endpoint_of(current, **limits):
+    return Endpoint(current, model_name="digits", settings=Settings(**limits))
 
 
 def asked(value, *headers, key=b"k"):
@@ -174,6 +178,47 @@ def test_a_stream_made_anew_under_its_name_is_answered_from_its_beginning():
     saved = Saved({"a[0]": 5, "a[1]": 7, "b[0]": 9}, {"a": "first", "b": "same"})
     assert saved.renewed({"a": "second", "b": "same"}) == {"a[0]": 0, "a[1]": 0}
     assert saved.renewed({"a": "first"}) == {}
+
+
+def test_it_tells_what_it_would_answer_from_though_nobody_asks(tmp_path):
+    ask(tmp_path / "questions.sqlite", 0)
+    told, reference = tmp_path / "follower-9.json", Reference()
+    reference.publish(numbered(1))
+    with in_thread(tmp_path, reference, on_logs(tmp_path)):
+        for number in (1, 2):
+            reference.publish(numbered(number))
+            until(
+                lambda number=number: told.exists() and json.loads(told.read_bytes())["served_number"] == number, "the newest"
+            )
+    assert json.loads(told.read_bytes())["questions_waiting"] == 0
+
+
+def test_it_tells_while_its_upstream_is_lost(tmp_path):
+    told, reference = tmp_path / "follower-1.json", Reference()
+    reference.publish(numbered(1))
+
+    def lost():
+        raise SourceError("no broker")
+
+    running = endpoint_of(reference)
+    asking = Requests(
+        running,
+        open_source=lost,
+        open_sink=lost,
+        places=Places(tmp_path / "at"),
+        most=1,
+        tell=Telling(running, reference, told),
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=asking.run, args=(stop,))
+    thread.start()
+    try:
+        until(told.exists, "its file")
+    finally:
+        stop.set()
+        thread.join()
+    counts = json.loads(told.read_bytes())
+    assert (counts["served_number"], counts["questions_waiting"]) == (1, None)
 
 
 def test_a_damaged_file_of_positions_is_refused(tmp_path):

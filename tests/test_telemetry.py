@@ -211,6 +211,7 @@ SERVERS = {
     "posted_samples_total",
     "posted_labels_total",
     "served_snapshot_number",
+    "served_snapshot_timestamp_seconds",
 }
 SERVERS |= {"learner_silence_seconds", "failed_loads_total", "questions_waiting_records"}
 OBSERVED = {
@@ -379,7 +380,7 @@ def follower(folder, index, *, ok=0, refused=0, slow=0, number=1, age_s=0.1, **m
     within[1], within[12] = ok + refused - slow, slow
     seconds = {"buckets": list(counts.BUCKETS), "counts": within, "sum": 0.0002 * (ok + refused - slow) + 2 * slow}
     told = {"requests": {"200": ok, "418": refused}, "rows": 2 * ok, "samples": 3, "seconds": seconds}
-    told |= {"served_number": number, "failed_loads": 1, "age_seconds": age_s} | more
+    told |= {"served_number": number, "served_time_seconds": 1000.5 + index, "failed_loads": 1, "age_seconds": age_s} | more
     (folder / f"follower-{index}.json").write_text(json.dumps(told))
 
 
@@ -393,6 +394,7 @@ def test_one_scrape_shows_what_all_followers_did(tmp_path):
     assert found["posted_samples_total", ()] == 6
     assert found["failed_loads_total", ()] == 2
     assert found["served_snapshot_number", ()] == 6
+    assert found["served_snapshot_timestamp_seconds", ()] == 1000.5, "the oldest that is served"
     assert found["learner_silence_seconds", ()] == 0.5
     buckets = by_label(text, "request_seconds_bucket")
     assert (buckets["0.0001"], buckets["0.00025"], buckets["1.0"], buckets["+Inf"]) == (0, 14, 14, 16)
@@ -422,9 +424,10 @@ def test_a_file_that_is_not_whole_changes_nothing(tmp_path, torn):
 
 
 def test_a_follower_that_serves_nothing_yet_has_no_number(tmp_path):
-    follower(tmp_path, 0, number=None, age_s=None)
+    follower(tmp_path, 0, number=None, age_s=None, served_time_seconds=None)
     found = samples(telemetry(tmp_path).text())
     assert math.isnan(found["served_snapshot_number", ()])
+    assert math.isnan(found["served_snapshot_timestamp_seconds", ()])
     assert math.isnan(found["learner_silence_seconds", ()])
     assert math.isnan(found["questions_waiting_records", ()])
 

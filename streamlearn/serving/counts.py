@@ -4,12 +4,13 @@
 
     {"requests": {"200": 12, "400": 1}, "rows": 40, "samples": 3, "feedback": 2,
      "seconds": {"buckets": [0.0001, …, 1.0], "counts": [0, …, 2], "sum": 0.9},
-     "served_number": 881, "failed_loads": 0, "age_seconds": 0.06}
+     "served_number": 881, "served_time_seconds": 1796032800.25, "failed_loads": 0, "age_seconds": 0.06}
 
 `requests` counts inference requests by status, `seconds` their time in the server: `counts[i]` fell at or below `buckets[i]`
 and above the one before; the last count, one more than there are buckets, is of longer ones. All begin at 0 when a server
-starts. `served_number` is null before the first snapshot, `age_seconds` before the learner's first sign of life. Whoever
-answers questions from topics adds `questions_waiting`: how many lie there.
+starts. `served_number` and `served_time_seconds`, when that snapshot was published, are null before the first one,
+`age_seconds` before the learner's first sign of life. Whoever answers questions from topics adds `questions_waiting`: how many
+lie there.
 """
 
 import bisect
@@ -32,6 +33,7 @@ class Counts:
     feedback: int = 0  # late labels
     failed_loads: int = 0
     served_number: int | None = None
+    served_time_s: float | None = None  # when it was published, since the epoch
     _within: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     _sum: float = 0.0
 
@@ -50,6 +52,7 @@ class Counts:
             "feedback": self.feedback,
             "seconds": {"buckets": list(BUCKETS), "counts": list(self._within), "sum": self._sum},
             "served_number": self.served_number,
+            "served_time_seconds": self.served_time_s,
             "failed_loads": self.failed_loads,
             "age_seconds": age_s if math.isfinite(age_s) else None,
         }

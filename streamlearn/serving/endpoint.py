@@ -67,7 +67,7 @@ class Endpoint:
             self._seen = snapshot
             try:
                 self._served = Served.of(snapshot, self._forms)
-                self.counts.served_number = snapshot.number
+                self.counts.served_number, self.counts.served_time_s = snapshot.number, snapshot.published_ms / 1000
             except SnapshotError as error:
                 self.counts.failed_loads += 1
                 log.warning("snapshot.refused", error=str(error), next_step="the one before it stays")

@@ -16,9 +16,13 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import msgspec
 import structlog
@@ -26,13 +30,19 @@ import uvloop
 
 from streamlearn import logs
 from streamlearn.errors import StreamlearnError
+from streamlearn.records import Json
 from streamlearn.serving.http import Application
 from streamlearn.serving.service import Service, decode, grpc_address, listen, serve
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FollowedFile
 
 LOOK_EVERY_S = 0.02
 TELL_EVERY_S = 1.0
 FORCED = {signal.SIGTERM: 143, signal.SIGINT: 130}
+METRICS = "streamlearn.serving.metrics"
+"""Loaded where a page is wanted, and Prometheus's library there."""
+
+Tell: TypeAlias = Callable[[Mapping[str, Json]], None]
 
 log = structlog.get_logger()
 
@@ -49,8 +59,8 @@ class Given:
 def run(service: Service, folder: Path, *, given: Given | None = None) -> int:
     """Serve until SIGTERM or SIGINT; a second signal leaves at once. Returns the exit code.
 
-    Without a parent it listens itself, and shares its ports with others of its kind.
-    Errors  ConfigError when the port is in use, or the sink of samples cannot be made.
+    Without a parent it listens itself, and shares its ports with others of its kind, but for that of its metrics.
+    Errors  ConfigError when a port is in use, or the sink of samples cannot be made.
     """
     settings = service.settings
     if given is None:
@@ -58,9 +68,14 @@ def run(service: Service, folder: Path, *, given: Given | None = None) -> int:
         settings.take()
     sock = listen(settings.host, settings.port, shared=True) if given is None else given.sock
     grpc = grpc_address(settings) if given is None else given.grpc
-    tell = None if given is None else counts_file(folder, given.index)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(service, FollowedFile(folder), sock, grpc=grpc, tell=tell))
+    file = None if given is None else counts_file(folder, given.index)
+    signals = list(FORCED) if given is None else [signal.SIGTERM]
+    followed = FollowedFile(folder)
+    with (
+        _telling(followed, settings, file) as tell,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(_run(service, followed, sock, grpc=grpc, tell=tell, signals=signals))
     return 0
 
 
@@ -90,13 +105,38 @@ def main() -> int:
         return error.exit_code
 
 
-async def _run(service: Service, followed: FollowedFile, sock: socket.socket, *, grpc: str | None, tell: Path | None) -> None:
+@contextmanager
+def _telling(followed: FollowedFile, settings: Settings, file: Path | None) -> Iterator[Tell | None]:
+    """Who is told what this server does: its parent, by a file; Prometheus, at a port; nobody. Errors: ConfigError."""
+    if file is not None:
+        yield partial(_write, file)
+    elif settings.metrics_port is None:
+        yield None
+    else:
+        page = import_module(METRICS).ServerPage(followed.published_s)
+        listening = page.serve(settings.host, settings.metrics_port)
+        log.info("metrics.listening", host=settings.host, port=listening.port)
+        try:
+            yield page.show
+        finally:
+            listening.stop()
+
+
+async def _run(
+    service: Service,
+    followed: FollowedFile,
+    sock: socket.socket,
+    *,
+    grpc: str | None,
+    tell: Tell | None,
+    signals: Sequence[signal.Signals],
+) -> None:
     application = service.application(followed)
     followed.poll()  # what is there already answers the first question
     application.served()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in FORCED if tell is None else [signal.SIGTERM]:
+    for number in signals:
         loop.add_signal_handler(number, _leave, number, stop)
     following = [asyncio.create_task(_follow(followed, application))]
     if tell is not None:
@@ -124,17 +164,21 @@ async def _follow(followed: FollowedFile, application: Application) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _tell(followed: FollowedFile, application: Application, path: Path) -> None:
-    beside = path.with_suffix(".tmp")
+async def _tell(followed: FollowedFile, application: Application, tell: Tell) -> None:
     while True:
         counts = application.counts.values(age_s=followed.age_s())
         counts["failed_loads"] += followed.failed_loads
-        try:
-            beside.write_bytes(msgspec.json.encode(counts))
-            beside.replace(path)
-        except OSError as error:
-            log.warning("follower.counts_not_written", path=str(path), error=str(error), next_step="trying again in a second")
+        tell(counts)
         await asyncio.sleep(TELL_EVERY_S)
+
+
+def _write(path: Path, counts: Mapping[str, Json]) -> None:
+    beside = path.with_suffix(".tmp")
+    try:
+        beside.write_bytes(msgspec.json.encode(counts))
+        beside.replace(path)
+    except OSError as error:
+        log.warning("follower.counts_not_written", path=str(path), error=str(error), next_step="trying again in a second")
 
 
 def end_with_parent(told: BinaryIO) -> None:

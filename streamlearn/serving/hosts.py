@@ -174,6 +174,12 @@ class InProcess:
         """What it did so far."""
         return Counts() if self._application is None else self._application.counts
 
+    def look(self) -> None:
+        """Try the newest snapshot, though nobody asks; its thread does, soon after."""
+        if self._loop is not None and self._application is not None:
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._application.served)
+
     def start(self) -> None:
         """Listen and answer. Errors: ConfigError when the port is in use, or the sink of samples cannot be made."""
         application = self._service.application(self._current)

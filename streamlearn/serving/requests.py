@@ -96,10 +96,10 @@ class Requests:
         places: Places,
         most: int,
         refresh: Callable[[], object] = lambda: None,
-        tell: Callable[[int], object] = lambda _: None,
+        tell: Callable[[int | None], object] = lambda _: None,
     ) -> None:
         """`most` questions are answered between two savings of the positions. Between them `refresh` looks for a newer
-        snapshot, and `tell` is told how many questions wait."""
+        snapshot, and `tell` is told how many questions wait; None while the upstream is lost."""
         self._endpoint, self._open_source, self._open_sink = endpoint, open_source, open_sink
         self._places, self._most, self._refresh, self._tell = places, most, refresh, tell
 
@@ -112,6 +112,8 @@ class Requests:
                     self._answer(stop)
             except (SourceError, SinkError) as error:
                 log.warning("requests.lost", error=str(error), next_step=f"connecting again in {delay_s:g} s")
+                self._refresh()
+                self._tell(None)
                 stop.wait(delay_s)
                 delay_s = min(2 * delay_s, LAST_DELAY_S)
 
@@ -171,12 +173,14 @@ class Telling:
     def __init__(self, endpoint: Endpoint, current: Current, path: Path) -> None:
         self._endpoint, self._current, self._path, self._next_s = endpoint, current, path, 0.0
 
-    def __call__(self, lag: int) -> None:
+    def __call__(self, lag: int | None) -> None:
         now_s = time.monotonic()
         if now_s < self._next_s:
             return
         self._next_s = now_s + TELL_EVERY_S
+        self._endpoint.served()  # also while nobody asks
         counts = self._endpoint.counts.values(age_s=self._current.age_s()) | {"questions_waiting": lag}
+        counts["failed_loads"] += self._current.failed_loads
         beside = self._path.with_suffix(".tmp")
         try:
             beside.write_bytes(msgspec.json.encode(counts))

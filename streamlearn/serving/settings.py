@@ -24,6 +24,12 @@ class Settings(Limits, Share):
         ge=0,
         le=65535,
     )
+    metrics_port: int | None = key(
+        None,
+        "port of /metrics of a server that no daemon started (`streamlearn serve`), without tokens; 0: any; empty: none",
+        ge=0,
+        le=65535,
+    )
     tokens: tuple[TokenKeys, ...] = key((), "who may do what, a list of {role, token} or {role, file}; JSON in the environment")
     token: SecretStr | None = key(None, "one token of the role `write`, for short")
     tls_cert: Path | None = key(None, "certificate chain in PEM; with it answers go over TLS alone")

@@ -9,11 +9,12 @@ from streamlearn.telemetry.change import CHANGE
 from streamlearn.telemetry.learning import LEARNING
 from streamlearn.telemetry.records import OUTCOMES, REASONS, RECORDS
 from streamlearn.telemetry.row import PREFIX, Row
-from streamlearn.telemetry.service import CODES, SERVICE
+from streamlearn.telemetry.servers import CODES, SERVERS
+from streamlearn.telemetry.service import SERVICE
 
-__all__ = ["CODES", "OUTCOMES", "PREFIX", "REASONS", "ROWS", "Row", "reference"]
+__all__ = ["CODES", "OUTCOMES", "PREFIX", "REASONS", "ROWS", "SERVERS", "Row", "reference"]
 
-ROWS = (*RECORDS, *LEARNING, *CHANGE, *SERVICE)
+ROWS = (*RECORDS, *LEARNING, *CHANGE, *SERVICE, *SERVERS)
 
 
 def reference() -> str:
@@ -25,12 +26,18 @@ def reference() -> str:
         "",
         "One page, `http://HOST:8082/metrics` (`telemetry.host`, `telemetry.port`), shows the learner and its followers.",
         "A gauge is NaN until there is something to tell. The usual `process_*` metrics of the learner's process stand beside.",
+        "A server that no daemon started (`streamlearn serve --follow DIR`) has a page of its own where `serve.metrics_port`",
+        "says so, with those that are marked *server*, and nothing of the learner but what it sees of it.",
         "",
         "| name | type | unit | labels | what it says |",
         "|---|---|---|---|---|",
     ]
-    lines += [f"| `{row.full_name}` | {row.kind} | {row.unit} | {_label_text(row)} | {row.help} |" for row in ROWS]
+    lines += [f"| `{row.full_name}` | {row.kind} | {row.unit} | {_label_text(row)} | {_help(row)} |" for row in ROWS]
     return "\n".join(lines) + "\n"
+
+
+def _help(row: Row) -> str:
+    return f"{row.help} (*server*)" if row in SERVERS else row.help
 
 
 def _label_text(row: Row) -> str:

@@ -1,10 +1,7 @@
-"""Metrics of what keeps the daemon going: checkpoints, snapshots, source, servers."""
+"""Metrics of what keeps the daemon going: checkpoints, snapshots, source, its server processes."""
 
-from streamlearn.follower_files import BUCKETS
-from streamlearn.reading import OTHER
 from streamlearn.telemetry.row import MAX_MEMBERS, MAX_PARTITIONS, MILLISECONDS_UP, Row
 
-CODES = ("200", "400", "404", "500", "501", "503")
 SECONDS_UP = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 SERVICE = (
@@ -21,13 +18,6 @@ SERVICE = (
         lambda s: s.now.kept_checkpoints,
     ),
     Row("snapshot_number", "gauge", "chunks", "Number of the newest published snapshot", lambda s: s.now.snapshot_number),
-    Row(
-        "snapshot_timestamp_seconds",
-        "gauge",
-        "seconds",
-        "When it was published, since the epoch",
-        lambda s: s.now.snapshot_time_s,
-    ),
     Row("publish_seconds", "histogram", "seconds", "Duration of publishing a snapshot", buckets=MILLISECONDS_UP),
     Row("source_up", "gauge", "1", "1 while the source answers, else 0", lambda s: float(s.now.source_up)),
     Row(
@@ -56,21 +46,6 @@ SERVICE = (
     ),
     Row("prefetch_records", "gauge", "records", "Records read ahead of the loop", lambda s: s.now.prefetch_records),
     Row("prefetch_bytes", "gauge", "bytes", "Bytes read ahead of the loop", lambda s: s.now.prefetch_bytes),
-    Row(
-        "requests_total",
-        "counter",
-        "requests",
-        "Requests answered since the process began, by status code",
-        lambda s: s.servers.requests,
-        "code",
-        (*CODES, OTHER),
-    ),
-    Row("request_seconds", "histogram", "seconds", "Duration of a request, in the server", buckets=BUCKETS),
-    Row("answered_rows_total", "counter", "rows", "Rows answered since the process began", lambda s: s.servers.rows),
-    Row("posted_samples_total", "counter", "records", "Samples posted since the process began", lambda s: s.servers.samples),
-    Row(
-        "posted_labels_total", "counter", "records", "Late labels posted since the process began", lambda s: s.servers.feedback
-    ),
     Row("followers", "gauge", "processes", "Follower processes that run", lambda s: s.now.followers),
     Row(
         "follower_restarts_total",
@@ -79,27 +54,12 @@ SERVICE = (
         "Followers started again since the process began",
         lambda s: s.now.follower_restarts,
     ),
-    Row("served_snapshot_number", "gauge", "chunks", "Least number that a follower serves", lambda s: s.servers.number),
     Row(
         "questions_waiting_records",
         "gauge",
         "records",
         "Questions that wait in the topics of `serve.kafka`",
         lambda s: s.servers.questions,
-    ),
-    Row(
-        "learner_silence_seconds",
-        "gauge",
-        "seconds",
-        "The longest that a follower has not heard of the learner",
-        lambda s: s.servers.silence_s,
-    ),
-    Row(
-        "failed_loads_total",
-        "counter",
-        "loads",
-        "Snapshots that a follower could not load, since the process began",
-        lambda s: s.servers.failed_loads,
     ),
     Row(
         "device_memory_bytes",
@@ -110,6 +70,5 @@ SERVICE = (
         "device",
         limit=MAX_MEMBERS,
     ),
-    Row("build_info", "info", "1", "Labels version and python: what runs"),
     Row("config_info", "info", "1", "Labels name, learner, model, source, device and digest: what was configured"),
 )
