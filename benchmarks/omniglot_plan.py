@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 LENGTHS = (10, 50, 100, 200, 400, 600)
 TAUGHT, ASKED = 15, 5  # drawings of each character
-TRUNKS = ("random", "supervised", "oml", "anml-1", "anml-2")
+TRUNKS = ("random", "supervised", "supervised-views", "oml", "anml-1", "anml-2")
 MEMORY, LOOK_AHEAD = 1000, 5  # drawings that are held, and that La-MAML takes at once
 
 
@@ -14,6 +14,10 @@ class Meta(NamedTuple):
 
     steps: int
     settings: Mapping[str, Any] = {}  # beside the algorithm and its order
+    views: Mapping[str, Any] = {}  # of the background characters
+
+
+VIEWS = {"quarter_turns": True, "shift": 2, "turn": 15, "stretch": 0.15}
 
 
 class Width(NamedTuple):
@@ -36,6 +40,7 @@ WIDTHS: Mapping[str, Width] = {
         8,
         {
             "supervised": Meta(400, {"validate_every": 100}),
+            "supervised-views": Meta(400, {"validate_every": 100, "cooldown": 0.5}, VIEWS),
             "oml": Meta(400, {"inner_lr": 0.03, "outer_lr": 3e-3, "validate_every": 100}),
             "anml-1": Meta(40, {"meta_batch": 4, "outer_lr": 3e-3, "validate_every": 20}),
             "anml-2": Meta(30, {"meta_batch": 4, "outer_lr": 3e-3, "validate_every": 15}),
@@ -47,6 +52,7 @@ WIDTHS: Mapping[str, Width] = {
         28,
         {
             "supervised": Meta(4000, {"validate_every": 1000}),
+            "supervised-views": Meta(12_000, {"validate_every": 2000, "cooldown": 0.5}, VIEWS),
             "oml": Meta(3000, {"inner_lr": 0.03, "outer_lr": 1e-3, "validate_every": 1000}),
             "anml-1": Meta(600, {"meta_batch": 4, "outer_lr": 1e-3, "validate_every": 150}),
             "anml-2": Meta(500, {"meta_batch": 4, "outer_lr": 1e-3, "validate_every": 125}),
@@ -58,6 +64,7 @@ WIDTHS: Mapping[str, Width] = {
         112,
         {
             "supervised": Meta(20_000, {"validate_every": 1000}),
+            "supervised-views": Meta(60_000, {"validate_every": 2000, "cooldown": 0.5}, VIEWS),
             "oml": Meta(20_000, {"inner_lr": 0.03, "validate_every": 1000}),
             "anml-1": Meta(20_000, {"validate_every": 1000}),
             "anml-2": Meta(20_000, {"validate_every": 1000}),

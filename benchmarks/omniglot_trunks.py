@@ -46,7 +46,7 @@ def trunk(name: str, width: Width, *, seed: int, folder: Path, device: str) -> M
 
 
 def _config(name: str, width: Width, *, seed: int, folder: Path, file: Path, device: str) -> MetaConfig:
-    algorithm, _, order = name.replace("random", "supervised").partition("-")  # of which no step is taken
+    algorithm, _, way = name.replace("random", "supervised").partition("-")  # of which no step is taken
     plan = width.trained[name] if name != "random" else Meta(1)
     return MetaConfig(
         seed=seed,
@@ -55,8 +55,8 @@ def _config(name: str, width: Width, *, seed: int, folder: Path, file: Path, dev
         warm_start=file,
         input=InputKeys(shape=width.shape, transform=INPUTS),
         model=ModelKeys(**_model(width, gated=algorithm == "anml").model_dump(exclude_unset=True)),
-        corpus=CorpusSettings(path=path(), x="x_train", y="y_train", held_out=HELD_OUT),
-        meta=MetaSettings(algorithm=algorithm, order=int(order or 2), steps=plan.steps, **plan.settings),
+        corpus=CorpusSettings(path=path(), x="x_train", y="y_train", held_out=HELD_OUT, views=plan.views),
+        meta=MetaSettings(algorithm=algorithm, order=int(way) if way.isdigit() else 2, steps=plan.steps, **plan.settings),
     )
 
 

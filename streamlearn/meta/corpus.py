@@ -10,7 +10,8 @@ import torch
 from streamlearn.adapt.unrolled import Lessons
 from streamlearn.errors import ConfigError
 from streamlearn.inputs import Inputs
-from streamlearn.meta.settings import CorpusSettings
+from streamlearn.meta import views as looks
+from streamlearn.meta.settings import CorpusSettings, ViewSettings
 from streamlearn.models.classifier import mixed_seed
 from streamlearn.records import Array
 
@@ -23,6 +24,7 @@ class Corpus:
     train: tuple[Array, ...]
     held_out: tuple[Array, ...]
     fingerprint: str  # of which labels were held out
+    views: ViewSettings = ViewSettings()  # of rows that are trained on, whenever they are drawn
 
     @classmethod
     def load(cls, settings: CorpusSettings, *, shape: tuple[int, ...], seed: int) -> "Corpus":
@@ -40,11 +42,17 @@ class Corpus:
                 f"corpus.path {settings.path} holds inputs {list(x.shape)} and labels {list(y.shape)}: expected [n, "
                 f"{', '.join(map(str, shape))}] and [n]"
             )
-        return cls.of(x, y, held_out=settings.held_out, seed=seed)
+        return cls.of(x, y, held_out=settings.held_out, seed=seed, views=settings.views)
 
     @classmethod
-    def of(cls, x: Array, y: Array, *, held_out: float, seed: int) -> "Corpus":
-        """The classes of `y`, this share of them held out, chosen by the seed. Errors: ConfigError below four classes."""
+    def of(
+        cls, x: Array, y: Array, *, held_out: float, seed: int, views: ViewSettings = ViewSettings()  # noqa: B008  frozen
+    ) -> "Corpus":
+        """The classes of `y`, this share of them held out, chosen by the seed.
+
+        Errors: ConfigError below four classes, or when the views are of images and `x` holds none.
+        """
+        looks.check(views, x.shape[1:])
         labels, rows = np.unique(y, return_inverse=True)
         if len(labels) < 4:
             raise ConfigError(f"corpus holds {len(labels)} classes: expected 4 or more, of which some can be held out")
@@ -53,7 +61,11 @@ class Corpus:
         by_class = np.split(np.argsort(rows, kind="stable"), np.cumsum(np.bincount(rows))[:-1])
         apart = sorted(order[:count].tolist())
         print_of = hashlib.sha256("\n".join(str(labels[c]) for c in apart).encode()).hexdigest()[:16]
-        return cls(x, _classes(by_class, sorted(order[count:].tolist())), _classes(by_class, apart), print_of)
+        train = _classes(by_class, sorted(order[count:].tolist()))
+        if views.quarter_turns:
+            train = tuple(each + turns * len(x) for turns in range(4) for each in train)
+            x = looks.quarter_turns(x)
+        return cls(x, train, _classes(by_class, apart), print_of, views)
 
 
 def _classes(by_class: Sequence[Array], chosen: list[int]) -> tuple[Array, ...]:
@@ -84,6 +96,7 @@ class Episodes:
             np.tile(labels[:, :shots], (count, 1, 1)),
             rows[:, :, shots:],
             np.tile(labels[:, shots:], (count, 1, 1)),
+            None if held_out else random,
         )
 
     def trajectories(
@@ -104,7 +117,7 @@ class Episodes:
             again = [drawn[c][shots:] if others else drawn[c] for c in chosen]
             query.append(np.concatenate([*again, np.array([random.choice(train[c]) for c in far], np.int64)]))
             asked.append(np.concatenate([np.repeat(chosen, others or shots), np.array(far, np.int64)]))
-        lessons = self._lessons(np.stack(support), np.stack(labels), np.stack(query), np.stack(asked))
+        lessons = self._lessons(np.stack(support), np.stack(labels), np.stack(query), np.stack(asked), random)
         return lessons, sorted(set(np.stack(labels).flatten().tolist()))
 
     def batch(self, random: np.random.Generator, rows: int) -> Lessons:
@@ -114,15 +127,24 @@ class Episodes:
         labels = np.repeat(np.arange(len(train)), [len(each) for each in train])
         chosen = random.integers(0, len(every), (1, rows))
         none = np.empty((1, 0), np.int64)
-        return self._lessons(none, none, every[chosen], labels[chosen])
+        return self._lessons(none, none, every[chosen], labels[chosen], random)
 
     def rows(self, rows: Array) -> torch.Tensor:
         """These rows of the corpus as the network sees them."""
         x = self.inputs.apply(self.corpus.x[rows.reshape(-1)].astype(np.float32))
         return torch.from_numpy(x).to(self.device, self.dtype).reshape(*rows.shape, *x.shape[1:])
 
-    def _lessons(self, support: Array, support_y: Array, query: Array, query_y: Array) -> Lessons:
+    def _lessons(
+        self, support: Array, support_y: Array, query: Array, query_y: Array, random: np.random.Generator | None
+    ) -> Lessons:
+        """`random` draws how each row is seen; None: as it is."""
         count = len(support)
-        (sx, qx) = (self.rows(part.reshape(count, -1)) for part in (support, query))
+        (sx, qx) = (self._seen(self.rows(part.reshape(count, -1)), random) for part in (support, query))
         (sy, qy) = (torch.from_numpy(np.ascontiguousarray(y.reshape(count, -1))).to(self.device) for y in (support_y, query_y))
         return Lessons(sx, sy, qx, qy)
+
+    def _seen(self, rows: torch.Tensor, random: np.random.Generator | None) -> torch.Tensor:
+        """`rows` [episodes, rows, *shape] under the corpus' views."""
+        if random is None or not rows.numel():
+            return rows
+        return looks.seen(rows.flatten(0, 1), self.corpus.views, random).reshape(rows.shape)

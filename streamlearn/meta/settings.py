@@ -8,6 +8,15 @@ from streamlearn.settings import Section, key
 Name = Literal["maml", "fomaml", "anil", "reptile", "imaml", "oml", "anml", "comln", "supervised"]
 
 
+class ViewSettings(Section):
+    """More than one look at each image that is trained on; what is held out stays as it is. Nothing by default."""
+
+    quarter_turns: bool = key(False, "images turned by 90, 180 and 270 degrees are further classes (Santoro et al. 2016)")
+    shift: float = key(0.0, "moved by up to so much along each axis, anew whenever drawn", unit="pixels", ge=0)
+    turn: float = key(0.0, "turned by up to so much either way, anew whenever drawn", unit="degrees", ge=0, le=180)
+    stretch: float = key(0.0, "each side up to this share longer or shorter, anew whenever drawn", ge=0, le=1)
+
+
 class CorpusSettings(Section):
     """Labelled samples, all in memory."""
 
@@ -15,6 +24,7 @@ class CorpusSettings(Section):
     x: str = key("x", "name of the inputs [n, *shape] in the file")
     y: str = key("y", "name of the labels [n] in the file: integers or strings")
     held_out: float = key(0.1, "share of the classes that validation alone sees", gt=0, lt=1)
+    views: ViewSettings = key(ViewSettings(), "images seen otherwise")
 
 
 class MetaSettings(Section):
@@ -30,6 +40,9 @@ class MetaSettings(Section):
     inner_lr: float = key(0.1, "step size of the inner loop", gt=0)
     inner_steps: int = key(5, "steps of the inner loop (few-shot algorithms)", ge=1)
     outer_lr: float | None = key(None, "step size of the outer loop, Adam; Reptile's share of the way, falling to 0", gt=0)
+    cooldown: float = key(
+        0.0, "share of the steps, the last ones, in which the outer step size falls to 0 (Reptile's always does)", ge=0, le=1
+    )
     clip_norm: float | None = key(10.0, "bound on the global norm of the meta-gradient; empty: none", gt=0)
     ways: int = key(5, "classes of one episode (few-shot)", unit="labels", ge=2)
     shots: int = key(5, "support rows of each class (few-shot)", unit="rows", ge=1)

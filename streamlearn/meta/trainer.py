@@ -121,14 +121,20 @@ class Trainer:
 
     def _move(self, grads: Params) -> None:
         own = self.settings
-        rate = own.outer_lr or self.algorithm.outer_lr
+        rate = (own.outer_lr or self.algorithm.outer_lr) * self._cooled()
         if self.algorithm.kernel == "interpolate":
-            self.params = moved(self.params, grads, rate * (1 - self.steps / own.steps))
+            self.params = moved(self.params, grads, rate)
             return
         grads = grads if own.clip_norm is None else clipped(grads, own.clip_norm)
         params, self._moments = adam(self.params, grads, self._moments, rate)
         still_there = {} if own.meta_head else {n: p for n, p in self.params.items() if n.startswith("head.")}
         self.params = {**params, **still_there}
+
+    def _cooled(self) -> float:
+        """What is left of the outer step size: all, until the last steps, in which it falls to 0 along a line."""
+        share = 1.0 if self.algorithm.kernel == "interpolate" else self.settings.cooldown
+        left = 1 - self.steps / self.settings.steps
+        return min(1.0, left / share) if share else 1.0
 
     def validate(self) -> Mapping[str, float]:
         """See `protocols.MetaTrainer`."""
@@ -196,6 +202,7 @@ class Trainer:
             "shape": list(self._shape),
             "seed": self.seed,
             "split": self._corpus.fingerprint,
+            "views": self._corpus.views.model_dump(mode="json"),
         }
 
     def restore(self, state: State) -> None:
