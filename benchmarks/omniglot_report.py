@@ -24,8 +24,8 @@ Where the column says fewer than three seeds, no more were run; the same command
 published 20,000 steps or less: their rows show that the path works and what the control is worth, not what the methods can.
 
 Trunks: `random` as drawn; `supervised` on all training characters at once; `supervised-views` the same and longer, on drawings
-that are moved, turned and stretched a little whenever drawn, and turned by quarters into further characters; `oml`; `anml-1` and
-`anml-2` by the order of the meta-gradient (1 as in the released code, 2 through the inner loop).
+that are moved, turned and stretched a little whenever drawn, and turned by quarters into further characters; `oml`; `anml-1`
+and `anml-2` by the order of the meta-gradient (1 as in the released code, 2 through the inner loop).
 """
 STREAM_HEAD = (
     "| trunk | head | seeds | step size | " + " | ".join(map(str, LENGTHS)) + " | taught drawings, 600 | beats nearest mean |\n"

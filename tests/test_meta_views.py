@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.inputs import Inputs, InputSettings
-from streamlearn.meta.corpus import Corpus, Episodes
+from streamlearn.meta.corpus import PLAIN, Corpus, Episodes
 from streamlearn.meta.settings import CorpusSettings, MetaSettings, ViewSettings
 from streamlearn.meta.trainer import Trainer
 from streamlearn.meta.views import quarter_turns, seen
@@ -37,7 +37,9 @@ def expected(image, views, drawn):
 
 
 @pytest.mark.parametrize("shape", [(9, 9), (8, 13)])
-@pytest.mark.parametrize("changes", [{"shift": 2.5}, {"turn": 40}, {"stretch": 0.3}, {"shift": 1.5, "turn": 25, "stretch": 0.2}])
+@pytest.mark.parametrize(
+    "changes", [{"shift": 2.5}, {"turn": 40}, {"stretch": 0.3}, {"shift": 1.5, "turn": 25, "stretch": 0.2}]
+)
 def test_each_image_is_seen_as_scipy_interpolates_it(shape, changes):
     random, views = np.random.default_rng(0), ViewSettings(**changes)
     images, drawn = random.normal(size=(6, *shape)), random.uniform(-1, 1, (6, 5))
@@ -73,14 +75,14 @@ def test_without_views_images_are_left_as_they_are_and_nothing_is_drawn():
 
 
 def images(classes=8, each=4):
-    return np.random.default_rng(0).integers(0, 255, (classes * each, 6, 6), dtype=np.uint8), np.repeat(np.arange(classes), each)
+    return np.random.default_rng(0).integers(0, 255, (classes * each, 6, 6), dtype=np.uint8), np.repeat(
+        np.arange(classes), each
+    )
 
 
 def test_quarter_turns_are_classes_of_their_own_that_are_trained_on_and_not_held_out():
     x, y = images()
-    plain, turned = (
-        Corpus.of(x, y, held_out=0.25, seed=0, views=ViewSettings(quarter_turns=asked)) for asked in (False, True)
-    )
+    plain, turned = (Corpus.of(x, y, held_out=0.25, seed=0, views=ViewSettings(quarter_turns=asked)) for asked in (False, True))
     assert len(plain.train) == 6
     assert len(turned.train) == 24
     assert turned.fingerprint == plain.fingerprint
@@ -132,7 +134,7 @@ def test_views_stand_in_the_corpus_section_and_reach_the_trainer(tmp_path):
     assert own.views.shift == 1
 
 
-def trainer(views=ViewSettings(), **changes):  # noqa: B008  frozen
+def trainer(views=PLAIN, **changes):
     x, y = images()
     settings = MetaSettings(algorithm="supervised", batch=8, validation_classes=2, validation_shots=2, **changes)
     own = Corpus.of(x, y, held_out=0.25, seed=0, views=views)

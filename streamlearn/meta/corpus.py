@@ -15,6 +15,8 @@ from streamlearn.meta.settings import CorpusSettings, ViewSettings
 from streamlearn.models.classifier import mixed_seed
 from streamlearn.records import Array
 
+PLAIN = ViewSettings()
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -24,7 +26,7 @@ class Corpus:
     train: tuple[Array, ...]
     held_out: tuple[Array, ...]
     fingerprint: str  # of which labels were held out
-    views: ViewSettings = ViewSettings()  # of rows that are trained on, whenever they are drawn
+    views: ViewSettings = PLAIN  # of rows that are trained on, whenever they are drawn
 
     @classmethod
     def load(cls, settings: CorpusSettings, *, shape: tuple[int, ...], seed: int) -> "Corpus":
@@ -46,7 +48,13 @@ class Corpus:
 
     @classmethod
     def of(
-        cls, x: Array, y: Array, *, held_out: float, seed: int, views: ViewSettings = ViewSettings()  # noqa: B008  frozen
+        cls,
+        x: Array,
+        y: Array,
+        *,
+        held_out: float,
+        seed: int,
+        views: ViewSettings = ViewSettings(),  # noqa: B008  frozen
     ) -> "Corpus":
         """The classes of `y`, this share of them held out, chosen by the seed.
 
