@@ -20,8 +20,8 @@ class Share(Section):
     cpus: tuple[int, ...] = key((), "numbers of the processors that may be used, as [0, 1]; empty: all that the process has")
     nice: int | None = key(
         None,
-        "-20 to 19: the more, the later its turn where processors are short; below what it was started with needs CAP_SYS_NICE;"
-        " empty: as started, and the learner 5 more beside server processes",
+        "-20 to 19: the more, the later its turn; less than it was started with needs CAP_SYS_NICE;"
+        " empty: as started, a learner with servers 5 more",
         ge=-20,
         le=19,
     )
