@@ -5,6 +5,7 @@
 Two streams of 5,000 records a task: MNIST turned to ten angles, and Fashion-MNIST two classes at a time. An era is a task. At
 each task's end the probe and all test images of the tasks so far are asked of the same model: one cell of the accuracy matrix
 each. The same stream is learned once more without a probe, to see what the learner loses by the records that are kept from it.
+A third stream, `returning`, asks how soon a context is learned and learned again (`visits.py`).
 Every run that is not yet in `docs/results/probe.json` is made, and put there as it ends; `docs/results/probe.md` is written
 anew.
 """
@@ -12,16 +13,18 @@ anew.
 import argparse
 import os
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from benchmarks import visits
 from benchmarks.cells import keep, known, machine
 from benchmarks.images import FOLDER, Images
 from benchmarks.paper import ABOUT, make
-from benchmarks.probe_report import table
+from benchmarks.probe_report import RETURNING, table
 from benchmarks.tasks import Shape, views
 from streamlearn.probe import Probe, Settings
 from streamlearn.protocols import Learner
@@ -47,15 +50,18 @@ def main() -> None:
     """Make the runs that are asked for and missing, then write the table."""
     asked = _arguments()
     torch.set_num_threads(1)
-    for stream in asked.streams:
-        for learner in asked.learners:
-            for share in asked.shares:
-                for seed in asked.seeds:
-                    name = f"{stream}/{learner}/{share:g}/{seed}"
-                    if name not in known(asked.results):
-                        keep(asked.results, name, run(STREAMS[stream](seed), learner, share, seed))
-                        print(name, flush=True)
+    for stream, learner, share, seed in product(asked.streams, asked.learners, asked.shares, asked.seeds):
+        name = f"{stream}/{learner}/{share:g}/{seed}"
+        if name not in known(asked.results) and (stream != RETURNING or not share):
+            keep(asked.results, name, _found(stream, learner, share, seed))
+            print(name, flush=True)
     asked.results.with_suffix(".md").write_text(table(known(asked.results), machine()))
+
+
+def _found(stream: str, learner: str, share: float, seed: int) -> dict[str, Json]:
+    if stream == RETURNING:
+        return visits.run(_images("mnist"), learner, seed)
+    return run(STREAMS[stream](seed), learner, share, seed)
 
 
 def run(parts: Iterator[Part], row: str, share: float, seed: int) -> dict[str, Json]:
@@ -121,7 +127,7 @@ def _images(name: str) -> Images:
 
 def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", nargs="+", choices=STREAMS, default=list(STREAMS))
+    parser.add_argument("--streams", nargs="+", choices=[*STREAMS, RETURNING], default=[*STREAMS, RETURNING])
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import visits
 from streamlearn.records import Array, Json
 
 HEAD = """\
@@ -19,6 +20,7 @@ with the probe minus that of the same learner that got every record.
 - *turned*: MNIST at 10 angles, 5,000 records each. *split*: Fashion-MNIST, 5 times 2 new classes, 5,000 records each. An era is
   a task. 784-100-100-10, memory 200.
 """
+RETURNING = "returning"  # the stream of `visits`
 COLUMNS = (
     *("stream", "learner", "share", "seeds", "rows an era", "about", "correlation", "error", "chance", "bias"),
     *("forgetting: probe", "true", "accuracy at the end", "cost"),
@@ -47,7 +49,9 @@ def table(runs: Mapping[str, Any], machine: Mapping[str, str]) -> str:
             plain = {seed: runs.get(f"{stream}/{learner}/0/{seed}") for seed in cells}
             lines += [_line([stream, f"`{learner}`", share, *row]) for row in _rows(cells, plain)]
     told = ", ".join(f"{name} {value}" for name, value in machine.items())
-    return f"{HEAD}\n" + "\n".join(lines) + f"\n\nMade by `python -m benchmarks.probe`; {told}.\n"
+    back = {name.removeprefix(f"{RETURNING}/"): run for name, run in runs.items() if name.startswith(f"{RETURNING}/")}
+    lines += ["", visits.table(back)] if back else [""]
+    return f"{HEAD}\n" + "\n".join(lines) + f"\nMade by `python -m benchmarks.probe`; {told}.\n"
 
 
 def _rows(cells: Mapping[str, Any], plain: Mapping[str, Any]) -> list[list[str]]:

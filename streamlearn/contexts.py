@@ -2,7 +2,8 @@
 
 A visit is a stretch of labelled rows of one context. It is judged by the answers given before their labels, over its last rows:
 how many of its rows it took to come within nine tenths of the best that was ever reached, of this context where it returns, of
-any where it is new. Rows without a context are no visit.
+any where it is new. Where no best is known yet, because all visits were shorter than `LAST` rows or nothing was answered right,
+there is nothing to come near to. Rows without a context are no visit.
 
 Source  Lopez-Paz and Ranzato 2017, equation 4, for forward transfer: accuracy on a task before it is learned, less that of an
         untrained model. A stream has no held-out rows of a task to come, so ours is that of a new context's first answers,
@@ -34,7 +35,7 @@ class Contexts:
     """A `Metric` of visits; its state is part of the checkpoint."""
 
     def __init__(self) -> None:
-        self.best: dict[int, float] = {}  # context → best accuracy over `LAST` rows of a visit
+        self.best: dict[int, float] = {}  # context → best accuracy over `LAST` rows of a visit; 0: none is known
         self.regained = self.reached = math.nan  # rows that the newest return, and the newest new context, took
         self.visits = self.given_up = 0  # begun; ended before they came near
         self._forward: list[float] = [0.0, 0.0]  # sum over new contexts, and how many
@@ -72,8 +73,8 @@ class Contexts:
             return
         self._context, self._rows, self._is_new = context, 0, context not in self.best
         self.visits += 1
-        others = max(self.best.values(), default=math.nan)
-        self._goal = NEAR * (others if self._is_new else self.best[context])
+        best = max(self.best.values(), default=0.0) if self._is_new else self.best[context]
+        self._goal = NEAR * best if best else math.nan
         self._usual = max(sorted(self._labels), key=self._labels.__getitem__, default=NONE)
         self._first = 0
         self.best.setdefault(context, 0.0)

@@ -38,14 +38,16 @@ def columns(*visits):
 
 def obvious(rows):
     """The same figures from whole visits: a list of (context, label, guess)."""
-    best, regained, reached, given_up, visits, forward, seen = {}, math.nan, math.nan, 0, 0, [], []
+    known, bests, regained, reached, given_up, visits, forward, seen = set(), [], math.nan, math.nan, 0, 0, [], []
     stretches = [(context, list(group)) for context, group in groupby(rows, key=lambda row: row[0])]
     for number, (context, stretch) in enumerate(stretches):
         if context < 0:
             continue
         visits += 1
-        is_new, hits = context not in best, [guess == label for _, label, guess in stretch]
-        goal = NEAR * (max(best.values(), default=math.nan) if is_new else best[context])
+        is_new, hits = context not in known, [guess == label for _, label, guess in stretch]
+        known.add(context)
+        goals = [value for at, value in bests if value > 0 and (is_new or at == context)]
+        goal = NEAR * max(goals, default=math.nan)
         if is_new and seen and len(hits) >= FIRST:
             usual = max(sorted(set(seen)), key=seen.count)
             forward.append(np.mean(hits[:FIRST]) - np.mean([label == usual for _, label, _ in stretch[:FIRST]]))
@@ -56,11 +58,10 @@ def obvious(rows):
             regained = near[0]
         elif not math.isnan(goal) and number < len(stretches) - 1:
             given_up += 1
-        full = [np.mean(hits[n - LAST : n]) for n in range(LAST, len(hits) + 1)]
-        best[context] = max([best.get(context, 0.0), *full])
+        bests += [(context, np.mean(hits[n - LAST : n])) for n in range(LAST, len(hits) + 1)]
         seen += [label for _, label, _ in stretch]
     transfer = np.mean(forward) if forward else math.nan
-    return {"contexts": len(best), "visits": visits, "given_up": given_up, "regained": regained, "reached": reached,
+    return {"contexts": len(known), "visits": visits, "given_up": given_up, "regained": regained, "reached": reached,
             "forward_transfer": transfer}  # fmt: skip
 
 
@@ -93,6 +94,37 @@ def test_a_new_context_is_measured_against_the_best_of_all_and_by_its_first_answ
     found = fed(*columns(known, new)).values()
     assert found["reached"] == 50, "45 of 50"
     assert found["forward_transfer"] == pytest.approx(15 / 20), "the label that was usual comes no more"
+
+
+def test_visits_too_short_for_a_best_are_no_goal_for_later_ones():
+    """Figures by hand. No visit has the 50 rows that a best is taken over, so nobody can say when it is reached again."""
+    short = [visit(context, range(30), 30) for context in (0, 1, 0, 1, 2)]
+    found = fed(*columns(*short)).values()
+    assert (found["contexts"], found["visits"], found["given_up"]) == (3, 5, 0)
+    assert math.isnan(found["regained"])
+    assert math.isnan(found["reached"])
+    assert found["forward_transfer"] == 0.0, "all right, as the one label always is"
+
+
+def test_short_visits_are_measured_against_the_bests_that_are_known():
+    """Context 0 has a best, 1.0; context 1 never comes to have one."""
+    long = visit(0, range(60), 60)
+    one_long = fed(*columns(long, visit(1, range(30), 30))).values()
+    assert one_long["reached"] == 10, "the best of all is known: nine tenths of it, after the least rows"
+    back_to_short = fed(*columns(long, visit(1, range(30), 30), visit(0, range(5, 30), 30), visit(1, range(30), 30)))
+    found = back_to_short.values()
+    assert math.isnan(found["regained"]), "the return to 0 had 25 of 30, below nine tenths; that to 1 has no goal"
+    assert found["given_up"] == 1, "the return to 0"
+    again = fed(*columns(long, visit(1, range(30), 30), visit(0, range(5, 60), 60))).values()
+    assert again["regained"] == 50, "45 of 50"
+
+
+def test_what_was_never_answered_right_is_no_goal():
+    wrong = visit(0, (), 60)
+    found = fed(*columns(wrong, visit(1, range(30), 30), visit(0, range(30), 30))).values()
+    assert math.isnan(found["reached"])
+    assert math.isnan(found["regained"])
+    assert found["given_up"] == 0
 
 
 def test_records_without_a_context_are_no_visit_and_cost_nothing():

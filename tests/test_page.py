@@ -70,6 +70,9 @@ def status(points):
         },
         "eras": {"auto": [0.9, 0.5], "ever": [0.9, 0.5], "matrix": [[0.98], [0.25, None], [0.9, 0.5]], "era_records": 2000},
         "probe": {"retention/auto": 0.7, "forgetting/auto": 0.08, "backward_transfer/auto": -0.08, "rows": 240.0},
+        "contexts": {
+            "contexts": 5.0, "visits": 20.0, "given_up": 2.0, "regained": 1230.0, "reached": None, "forward_transfer": 0.254,
+        },
         "classes": [[HOSTILE, 0.2], ["cat", 0.8]],
         "drift": [
             {"time_ms": 5, "learned": 1, "detector": "x"},  # of an older program, before the curve
@@ -262,6 +265,12 @@ class TestInABrowser:
         assert colours == pytest.approx([100 * 0.98**4, 100 * 0.25**4, 0, 100 * 0.9**4, 100 * 0.5**4], abs=0.06)
         assert HOSTILE + "20.0 %" in dom.text("classes")
 
+    def test_how_soon_contexts_are_learned_again_is_told(self, seen):
+        _, dom = seen
+        cells = [each["text"] for each in dom.elements if "visits" in each["within"] and each["tag"] == "td"]
+        assert cells == ["5", "20, of which 2 ended too soon", "1,230 records", "not known yet", "+25 points"]
+        assert "hidden" not in next(each for each in dom.elements if each.get("id") == "visits-card")
+
     def test_step_sizes_and_alignment_are_drawn_below_zero_too(self, seen):
         _, dom = seen
         assert len(set(heights(dom.classed("curve first", "steps-chart")[0]))) == 1
@@ -318,11 +327,13 @@ class TestInABrowser:
 
     def test_a_stream_without_its_first_label_is_drawn_as_nothing(self, tmp_path):
         nothing = {"accuracy": {}, "measures": {}, "history": {name: [] for name in status(60)["history"]}}
+        nothing["contexts"] = {"contexts": 0.0, "visits": 0.0, "given_up": 0.0, "regained": None}
         none_yet = {"memory": [], "recall": [], "drift": [], "rejected": [], "snapshot": None, "checkpoint": None}
         empty = status(60) | nothing | none_yet
         dom = Dom(look(lambda: json.dumps(empty).encode(), tmp_path, "--dump-dom"))
         assert (dom.text("accuracy"), dom.text("number"), dom.text("snapshot-note")) == ("–", "–", "no snapshot yet")
         assert "nothing measured yet" in dom.text("accuracy-chart")
+        assert "hidden" in next(each for each in dom.elements if each.get("id") == "visits-card")
 
     def test_a_picture_of_the_page_shows_the_curve(self, tmp_path):
         image = pytest.importorskip("matplotlib.image")

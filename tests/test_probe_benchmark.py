@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import probe
+from benchmarks import probe, visits
 from benchmarks.images import digits
 from benchmarks.probe_report import judged, table
 
@@ -33,3 +33,29 @@ def test_a_small_run_fills_both_matrices_and_the_table(monkeypatch):
     found = judged(runs["split/er/0.3/0"], "auto")
     assert found.error < 3 * found.chance
     assert "| split | `er` | 0.3 | 1 |" in table(runs, {})
+
+
+def test_visits_are_told_by_median_and_what_did_not_come_is_counted():
+    one = {"visits": [[True, 40, 10], [True, 60, 30], [False, None, 20], [False, 10, 40]], "forward": 0.5, "forward_true": 0.25}
+    other = {"visits": [[True, 70, 20], [False, 30, None], [False, None, None]], "forward": 0.3, "forward_true": 0.15}
+    (row,) = [line for line in visits.table({"er/0/0": one, "er/0/1": other}).splitlines() if line.startswith("| `er`")]
+    reached, regained = "60 ± 14 (0 of 3 did not) | 20 ± 0 (0 of 3 did not)", "20 ± 14 (2 of 4 did not) | 30 (2 of 4 did not)"
+    assert row == f"| `er` | 2 | {reached} | {regained} | 40.0 ± 14.1 | 20.0 ± 7.1 |"
+
+
+def test_angles_come_back_and_what_is_told_is_near_the_test_images(monkeypatch):
+    monkeypatch.setattr(visits, "ANGLES", 2)
+    monkeypatch.setattr(visits, "ROUNDS", 3)
+    monkeypatch.setattr(visits, "ROWS", 200)
+    shown = list(visits.returning(digits(), 0))
+    assert [visit.context for visit in shown] == [0, 1, 0, 1, 0, 1]
+    rows = np.concatenate([visit.x for visit in shown[::2]])
+    assert len(np.unique(rows, axis=0)) > 0.99 * len(rows), "records of its own each time"
+    found = visits.run(digits(), "er", 0)
+    assert [is_new for is_new, *_ in found["visits"]] == [True, False, False, False, False]
+    told, true = zip(*[took for _, *took in found["visits"][1:]], strict=True)
+    assert all(rows is not None and 10 <= rows <= 200 for rows in [*told, *true])
+    assert found["forward_true"] < 0.9
+    page = table({"returning/er/0/0": found}, {})
+    assert "| `er` | 1 |" in page
+    assert "learned again?" in page

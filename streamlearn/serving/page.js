@@ -5,7 +5,7 @@ import { askWith } from "./page_ask.js";
 import { Chart } from "./page_chart.js";
 import { drifts } from "./page_drift.js";
 import { matrix } from "./page_matrix.js";
-import { ago, badge, byId, bytes, element, figure, foreign, isNumber, put, share, show } from "./page_text.js";
+import { ago, badge, byId, bytes, element, figure, foreign, isNumber, points, put, share, show } from "./page_text.js";
 
 const EVERY_MS = 1000;
 const STALE_MS = 5000;
@@ -88,6 +88,7 @@ function render(status, now_ms) {
   CHARTS.lag.show(times, [history.lag ?? []]);
   renderLearning(times, history, drift);
   renderKnown(status);
+  renderVisits(status);
   askWith(String(status.name), sets.map(([coverage]) => coverage));
   byId("sets-card").hidden = !sets.some(([, held]) => isNumber(held));
   facts("sets", sets.map(([coverage, held, size]) => [`promised ${share(coverage)}`, `held ${share(held)} · ${isNumber(size) ? size.toFixed(2) : "–"} labels`]));
@@ -124,6 +125,19 @@ function renderKnown({ eras = {}, probe = {}, classes = [] }) {
   put("known-note", [...told, `tested on ${show(probe.rows)} records that are never trained on`].join(" · "));
   matrix("known", eras.matrix ?? [], eras.era_records);
   bars("classes", classes, 1, share);
+}
+
+function renderVisits({ contexts = {} }) {
+  byId("visits-card").hidden = !contexts.contexts;
+  const took = (records) => (isNumber(records) ? `${show(records)} records` : "not known yet");
+  const { forward_transfer: forward } = contexts;
+  facts("visits", [
+    ["Contexts met", show(contexts.contexts)],
+    ["Visits", `${show(contexts.visits)}, of which ${show(contexts.given_up)} ended too soon`],
+    ["Newest return: to nine tenths of its own best", took(contexts.regained)],
+    ["Newest new one: to nine tenths of the best of all", took(contexts.reached)],
+    ["Carried over to new ones", isNumber(forward) ? points(forward) : "not known yet"],
+  ]);
 }
 
 function renderAlerts({ alerts = {}, faster = 1, kept = [] }) {

@@ -1,18 +1,17 @@
 "use strict";
 // What was noticed of drift: words for a mark, and the newest ones as a table.
 
-import { ago, byId, element, foreign, isNumber, plain, share, show } from "./page_text.js";
+import { ago, byId, element, foreign, isNumber, plain, points, share, show, signed } from "./page_text.js";
 
 const MOST = 12; // detections shown
 const NAMED = 3; // of what moved, in words
 
-const signed = (value, text) => (value > 0 ? "+" : value < 0 ? "−" : "") + text;
 const number = (value) => (isNumber(value) ? value.toLocaleString("en", { maximumSignificantDigits: 3 }) : "–");
 
 /** How far a class or a feature moved: points of its error, or its standard deviations. */
 export function distance({ on }, { size }) {
   const deviations = Math.abs(size) < 100 ? `${Math.abs(size).toFixed(1)} σ` : "100 σ and more"; // what stood still has no deviation
-  return on === "inputs" ? signed(size, deviations) : signed(size, `${(100 * Math.abs(size)).toFixed(0)} points`);
+  return on === "inputs" ? signed(size, deviations) : points(size);
 }
 
 /** A mark in one sentence, for who hears it or holds the pointer over it. */

@@ -8,6 +8,8 @@ export const isNumber = (value) => typeof value === "number" && Number.isFinite(
 export const show = (value, digits) =>
   isNumber(value) ? value.toLocaleString("en", { maximumFractionDigits: digits ?? 0 }) : "–";
 export const share = (value) => (isNumber(value) ? (100 * value).toFixed(1) + " %" : "–");
+export const signed = (value, text) => (value > 0 ? "+" : value < 0 ? "−" : "") + text;
+export const points = (value) => signed(value, `${(100 * Math.abs(value)).toFixed(0)} points`);
 export const figure = (value) =>
   !isNumber(value) ? "–" : value === 0 || Math.abs(value) >= 0.001 ? Number(value.toPrecision(4)).toLocaleString("en", { maximumFractionDigits: 6 }) : value.toExponential(2);
 
