@@ -178,15 +178,20 @@ class Probe:
                 self.best[label] = value, self.records
 
     def values(self) -> dict[str, float]:
-        """Figures by name; NaN where there is none yet. `worst_drop` is that of the class furthest below its own best."""
-        drops = [self.best[label][0] - value for label, value in self.classes.items() if label in self.best]
+        """Figures by name; NaN where there is none yet.
+
+        `worst_drop` is that of the class furthest below its own best, `worst_best_age` the labelled records since that best.
+        """
+        falls = [(self.best[n][0] - value, self.best[n][1]) for n, value in self.classes.items() if n in self.best]
+        drop, best_at = max(falls, key=lambda fall: fall[0], default=(math.nan, math.nan))
         figures = {
             "rows": float(sum(map(len, self.eras))),
             "records": float(self.taken),
             "scores": float(self.scores),
             "era_records": float(self.era_records),
             "worst_class": min(self.classes.values(), default=math.nan),
-            "worst_drop": max(drops, default=math.nan),
+            "worst_drop": drop,
+            "worst_best_age": self.records - best_at,
         }
         for about in SCORED:
             figures |= {f"{name}/{about}": value for name, value in self._transfer(about).items()}
@@ -196,6 +201,13 @@ class Probe:
         """Accuracy of `auto` on each era, one row for each era's end and one for the newest test: for the page."""
         rows: list[list[Json]] = _json([*self.matrix["auto"], self.now["auto"]])
         return rows
+
+    def best_of_eras(self) -> list[tuple[float, int] | None]:
+        """Of `auto` on each era: the best at an era's end, its own or later, and labelled records then, the first of equals."""
+        ends = self.matrix["auto"]
+        tests = [[(row[era], at) for at, row in enumerate(ends[era:], era + 1)] for era in range(len(self.now["auto"]))]
+        known = [[(value, at * self.era_records) for value, at in each if not math.isnan(value)] for each in tests]
+        return [max(each, key=lambda test: test[0], default=None) for each in known]
 
     def _transfer(self, about: About) -> dict[str, float]:
         """Over the eras that are past: mean loss against each one's best, and mean change since its own end."""

@@ -4,7 +4,8 @@ Schema  {name, learner, phase, started_ms, updated_ms, number, records_per_secon
     pending: rows that wait for their chunk, waiting: {label: samples, sample: labels}, late: figures of `late_facts`,
     contexts: figures of `Contexts.values`,
     probe: figures of `Probe.values`, eras: {auto: [accuracy], ever: [accuracy], matrix: [[accuracy]] of auto, a row an era's
-    end and one for now, era_records}, classes: [[label, accuracy]] worst first,
+    end and one for now, era_records, best: [accuracy of auto at an era's end], best_at: [labelled records then]},
+    classes: [[label, accuracy, its best at an era's end, labelled records then]] worst first,
     lag: {partition: records}, accuracy: figures of `Metrics.values` by name,
     recall: [[label, ratio]], measures: {name: number}, memory: [[label, rows]], labels: number of labels,
     history: {time_ms, learned, accuracy, windowed, throughput, lag, step_size_mean, step_size_zero_ratio,
@@ -161,7 +162,7 @@ class Status:
             "contexts": {name: known(value) for name, value in loop.contexts.values().items()},
             "probe": {name: known(value) for name, value in loop.probe.values().items()},
             "eras": _eras(loop.probe),
-            "classes": [[str(by_row[row]), share] for row, share in _worst(loop.probe)],
+            "classes": [[str(by_row[row]), *shares] for row, shares in _worst(loop.probe)],
             "labels": len(by_row),
             "accuracy": {name: known(value) for name, value in values.items() if not name.startswith("recall/")},
             "recall": [[str(by_row[int(row)]) if row.isdigit() else row, known(ratio)] for row, ratio in recall.items()],
@@ -196,11 +197,15 @@ def lags(ends: Positions | None, positions: Positions) -> dict[str, int]:
 
 def _eras(probe: Probe) -> dict[str, Json]:
     now = {about: [known(value) for value in values] for about, values in probe.now.items()}
-    return now | {"matrix": probe.accuracy_matrix(), "era_records": probe.era_records}
+    best = [found or (None, None) for found in probe.best_of_eras()]
+    bests: dict[str, Json] = {"best": [value for value, _ in best], "best_at": [at for _, at in best]}
+    return now | bests | {"matrix": probe.accuracy_matrix(), "era_records": probe.era_records}
 
 
-def _worst(probe: Probe) -> list[tuple[int, float]]:
-    return sorted(probe.classes.items(), key=lambda item: (item[1], item[0]))[:TOP_LABELS]
+def _worst(probe: Probe) -> list[tuple[int, list[Json]]]:
+    """Label rows, each with its accuracy now, its best, and when that was."""
+    worst = sorted(probe.classes.items(), key=lambda item: (item[1], item[0]))[:TOP_LABELS]
+    return [(row, [value, *probe.best.get(row, (None, None))]) for row, value in worst]
 
 
 def late_facts(pending: Pending) -> dict[str, float]:

@@ -68,12 +68,13 @@ def status(points):
             "step_size_mean": [0.1] * points, "step_size_zero_ratio": [i / points for i in range(points)],
             "gradient_alignment": [None, *(-0.5 for _ in range(points - 1))],
         },
-        "eras": {"auto": [0.9, 0.5], "ever": [0.9, 0.5], "matrix": [[0.98], [0.25, None], [0.9, 0.5]], "era_records": 2000},
+        "eras": {"auto": [0.9, 0.5], "ever": [0.9, 0.5], "matrix": [[0.98], [0.25, None], [0.9, 0.5]], "era_records": 2000,
+                 "best": [0.98, None], "best_at": [2000, None]},
         "probe": {"retention/auto": 0.7, "forgetting/auto": 0.08, "backward_transfer/auto": -0.08, "rows": 240.0},
         "contexts": {
             "contexts": 5.0, "visits": 20.0, "given_up": 2.0, "regained": 1230.0, "reached": None, "forward_transfer": 0.254,
         },
-        "classes": [[HOSTILE, 0.2], ["cat", 0.8]],
+        "classes": [[HOSTILE, 0.2, 0.92, 12000], ["dog", 0.7, None, None], ["cat", 0.8, 0.75, 8000]],
         "drift": [
             {"time_ms": 5, "learned": 1, "detector": "x"},  # of an older program, before the curve
             {"time_ms": times[40], "learned": 8000, "detector": "adwin", "on": "error", "moved": [
@@ -251,7 +252,7 @@ class TestInABrowser:
         cells = [
             (each["tag"], each["text"]) for each in dom.elements if "known" in each["within"] and each["tag"] in ("th", "td")
         ]
-        assert [text for tag, text in cells if tag == "td"] == ["98", "25", "–", "90", "50"]
+        assert [text for tag, text in cells if tag == "td"] == ["98 best", "25", "–", "90", "50"]
         assert [text for tag, text in cells if tag == "th"] == ["after \\ era to", "2K", "4K", "2K", "4K", "now"]
         told = (
             "retention 70.0 % · forgetting 8.0 % · backward transfer -8.0 % · tested on 240 records that are never trained on"
@@ -263,7 +264,13 @@ class TestInABrowser:
             if "--colour" in each.get("style", "")
         ]
         assert colours == pytest.approx([100 * 0.98**4, 100 * 0.25**4, 0, 100 * 0.9**4, 100 * 0.5**4], abs=0.06)
-        assert HOSTILE + "20.0 %" in dom.text("classes")
+
+    def test_a_label_that_is_less_known_than_it_was_says_how_much_and_since_when(self, seen):
+        _, dom = seen
+        cells = [each["text"] for each in dom.elements if "classes" in each["within"] and each["tag"] in ("th", "td")]
+        assert cells[0::4] == [HOSTILE, "dog", "cat"]
+        assert cells[2::4] == ["20.0 %", "70.0 %", "80.0 %"]
+        assert cells[3::4] == ["was 92.0 % after 12,000, −72 points", "", ""], "no best yet; better than ever"
 
     def test_how_soon_contexts_are_learned_again_is_told(self, seen):
         _, dom = seen

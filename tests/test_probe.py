@@ -114,6 +114,8 @@ def test_retention_forgetting_and_backward_transfer_are_the_formulas_of_the_pape
     assert values["backward_transfer/auto"] == pytest.approx(np.mean([matrix[2][e] - matrix[e][e] for e in range(3)]))
     assert values["forgetting/auto"] > 0.4
     assert values["forgetting/ever"] == values["backward_transfer/ever"] == 0.0
+    assert [value for value, _ in made.best_of_eras()] == pytest.approx(best)
+    assert [at for _, at in made.best_of_eras()] == [100, 200, 300], "each was known best at its own end"
     assert made.accuracy_matrix() == [*matrix, matrix[2]] or made.accuracy_matrix()[-1] == pytest.approx(matrix[2])
 
 
@@ -133,6 +135,29 @@ def test_each_class_counts_by_how_often_it_came_and_the_worst_is_named():
     made.score(lambda x, about: 1.0 - zero(x, about))
     assert made.values()["worst_drop"] == 1.0
     assert made.best[0] == (1.0, 1000)
+    assert made.values()["worst_best_age"] == 0.0
+
+
+def test_the_time_of_the_best_is_told_of_eras_and_of_the_class_that_fell_furthest():
+    """Four eras of 100 rows. Label 0 is known at the first two ends, label 1 at the second alone, both not from then on."""
+    made = probe(share=0.5, max_rows=4000, max_eras=4, era_records=100, score_every=50)
+    known_at = {100: {0}, 200: {0, 1}, 250: {0, 1}, 300: {1}, 350: set(), 400: {0}}
+
+    def predict(x, about):
+        numbers = x[:, 0].astype(int)
+        right = [int(number % 2) in known_at.get(made.records, set()) for number in numbers]
+        return np.eye(2, dtype=np.float32)[np.where(right, numbers % 2, 1 - numbers % 2)]
+
+    fed(made, [0, 1] * 125, marks=predict)
+    assert [at for _, at in made.best_of_eras()[:2]] == [200, 200]
+    assert made.best_of_eras()[2] is None, "its end is not yet"
+    fed(made, [0, 1] * 50, marks=predict)  # up to 350 of them: nothing is known
+    assert {label: at for label, (_, at) in made.best.items()} == {0: 100, 1: 200}, "the first of equals"
+    values = made.values()
+    assert (values["worst_drop"], values["worst_best_age"]) == (1.0, 250.0), "label 0, the first of those that lost all"
+    assert [at for _, at in made.best_of_eras()[:3]] == [200, 200, 300]
+    best = [value for value, _ in made.best_of_eras()[:2]]
+    assert best == [1.0, 1.0]
 
 
 def test_eras_become_longer_and_their_number_stays_bounded():

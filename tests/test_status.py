@@ -108,6 +108,19 @@ def test_it_shows_what_the_loop_holds(tmp_path):
     assert seen["history"]["lag"] == [33]
 
 
+def test_each_era_and_class_comes_with_its_best_and_when_that_was(tmp_path):
+    with watched(tmp_path, 0, [0]) as status:
+        probe = status._loop.probe
+        probe.era_records, probe.records = 100, 250
+        probe.matrix["auto"], probe.now["auto"] = [[0.5], [0.75, 0.5]], [0.25, 0.5, math.nan]
+        probe.classes, probe.best = {0: 0.5, 1: 0.25}, {1: (0.75, 200)}
+        status.write(Upstream(), phase="running")
+    seen = shown(tmp_path)
+    assert (seen["eras"]["best"], seen["eras"]["best_at"]) == ([0.75, 0.5, None], [200, 200, None])
+    assert seen["classes"] == [["1", 0.25, 0.75, 200], ["0", 0.5, None, None]]
+    assert (seen["probe"]["worst_drop"], seen["probe"]["worst_best_age"]) == (0.5, 50)
+
+
 def test_before_the_first_record_every_number_that_does_not_exist_is_null(tmp_path):
     with watched(tmp_path, 0, [0]) as status:
         status.write(Upstream(), phase="starting")

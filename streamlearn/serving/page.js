@@ -21,12 +21,14 @@ const MEMBER = "member_weight/";
 
 // tables
 
-function bars(id, rows, most, format) {
-  const made = rows.map(([label, value]) => {
+/** `about`: what to say of a row beside its figure, if anything is to be said of any. */
+function bars(id, rows, most, format, about = null) {
+  const made = rows.map(([label, value, ...others]) => {
     const bar = element("div", { class: "bar" });
     bar.style.width = (most ? 100 * Math.max(0, Math.min(1, (value ?? 0) / most)) : 0) + "%";
     const name = element("th", { scope: "row" }, foreign(String(label)));
-    return element("tr", { class: label === "other" ? "rest" : "" }, name, element("td", {}, bar), element("td", { class: "figure" }, format(value)));
+    const beside = about ? [element("td", { class: "about quiet" }, about(value, ...others))] : [];
+    return element("tr", { class: label === "other" ? "rest" : "" }, name, element("td", {}, bar), element("td", { class: "figure" }, format(value)), ...beside);
   });
   byId(id).tBodies[0].replaceChildren(...(made.length ? made : [element("tr", {}, element("td", { class: "quiet" }, "nothing yet"))]));
 }
@@ -123,8 +125,14 @@ function renderKnown({ eras = {}, probe = {}, classes = [] }) {
   const figures = [["retention", "retention"], ["forgetting", "forgetting"], ["backward transfer", "backward_transfer"]];
   const told = figures.map(([name, key]) => `${name} ${share(probe[`${key}/auto`])}`);
   put("known-note", [...told, `tested on ${show(probe.rows)} records that are never trained on`].join(" · "));
-  matrix("known", eras.matrix ?? [], eras.era_records);
-  bars("classes", classes, 1, share);
+  matrix("known", eras);
+  bars("classes", classes, 1, share, fallen);
+}
+
+/** How far a label is below its best, and when that was. */
+function fallen(value, best, at) {
+  if (!isNumber(best) || !isNumber(value) || best <= value) return "";
+  return `was ${share(best)} after ${show(at)}, ${points(value - best)}`;
 }
 
 function renderVisits({ contexts = {} }) {

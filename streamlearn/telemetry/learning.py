@@ -115,6 +115,13 @@ LEARNING = (
         "How far the class that lost most is below its own best on the probe",
         probe("worst_drop"),
     ),
+    Row(
+        "worst_class_best_age_records",
+        "gauge",
+        "records",
+        "Labelled records since that class was at its best",
+        probe("worst_best_age"),
+    ),
     Row("probe_rows", "gauge", "rows", "Rows that are held and never trained on", probe("rows")),
     Row("probe_era_records", "gauge", "records", "Labelled records of one era", probe("era_records")),
     Row("probe_scores_total", "counter", "tests", "Tests of the model on the probe, of the whole stream", probe("scores")),
