@@ -55,7 +55,7 @@ export class Chart {
     this.columns = curves.map(() => []);
     this.marks = [];
     this.svg = drawn("svg", { role: "img", tabindex: "0" });
-    this.hint = element("div", { class: "hint", hidden: "" });
+    this.hint = element("div", { class: "hint", role: "status" }); // stays in the tree, empty, so that what it comes to say is read out
     this.where.append(this.svg, this.hint);
     this.at = null;
     this.svg.addEventListener("pointermove", (event) => this.point(event.clientX - this.svg.getBoundingClientRect().left));
@@ -134,15 +134,19 @@ export class Chart {
   }
 
   drawCursor(height) {
-    this.hint.hidden = this.at === null || this.at >= this.times.length;
-    if (this.hint.hidden) return;
+    if (this.at === null || this.at >= this.times.length) return this.tell("");
     const x = this.x(this.times[this.at]);
     this.svg.append(drawn("line", { x1: x, x2: x, y1: MARGIN.top, y2: height - MARGIN.bottom, class: "cursor" }));
     const lines = this.curves.map(({ name, format }, i) => `${name}  ${format(this.columns[i][this.at])}`);
     lines.push(...this.near().map(sentence));
-    this.hint.textContent = [clockLabel(this.times[this.at], 0), ...lines].join("\n");
+    this.tell([clockLabel(this.times[this.at], 0), ...lines].join("\n"));
     const left = x + 12 + this.hint.offsetWidth > this.where.clientWidth ? x - 12 - this.hint.offsetWidth : x + 12;
     this.hint.style.left = Math.max(0, left) + "px";
+  }
+
+  /** Into the hint; the same words once more are not read out. */
+  tell(text) {
+    if (this.hint.textContent !== text) this.hint.textContent = text;
   }
 
   /** Marks nearer to the chosen point than to the ones beside it. */
@@ -158,10 +162,11 @@ export class Chart {
   }
 
   key(event) {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step || !this.times.length) return;
+    const last = this.times.length - 1, at = this.at ?? last + 1;
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last }[event.key];
+    if (to === undefined || last < 0) return;
     event.preventDefault();
-    this.choose(Math.min(this.times.length - 1, Math.max(0, (this.at ?? this.times.length) + step)));
+    this.choose(Math.min(last, Math.max(0, to)));
   }
 
   choose(at) {
