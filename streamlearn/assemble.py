@@ -308,7 +308,8 @@ def daemon(config: Config, *, extra: Sequence[Service] = ()) -> Daemon:
 
     def watch(reading: Prefetch) -> LoopWatch:
         status = Status(config.state_dir / "status.json", loop, facts, clock_ms=now_ms)
-        return LoopWatch(loop, reading, status=status, telemetry=telemetry, servers=hosts.servers)
+        folders = {"state": config.state_dir, "publish": hosts.folder}
+        return LoopWatch(loop, reading, status=status, telemetry=telemetry, servers=hosts.servers, folders=folders)
 
     return Daemon(
         state_dir=config.state_dir,

@@ -177,7 +177,7 @@ class Daemon:
             if self._refused.bit_count() == 1:  # the 1st, 2nd, 4th, … time
                 log.error("disk.refuses", error=str(error), times=self._refused, next_step="learning waits and tries again")
             time.sleep(IDLE_WAIT_S)  # nothing tells that a disk has room again
-            return Turn()
+            return Turn(refused=True)
         self._refused = 0
         return turn
 

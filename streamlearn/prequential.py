@@ -75,6 +75,7 @@ class Turn:
     marks: tuple[Mark, ...] = ()  # drift detected among these rows
     probe_s: float = 0.0
     delays_s: tuple[float, ...] = ()  # of the late labels that came
+    refused: bool = False  # the disk took nothing, and so nothing was done
 
 
 class Pauses(NamedTuple):

@@ -186,6 +186,8 @@ class Stateful(Protocol):
 class Publisher(Protocol):
     """Hands snapshots to servers."""
 
+    failed_writes: int  # snapshots, or signs of life, that the disk did not take
+
     def publish(self, snapshot: Snapshot) -> None:
         """Servers see all of it or none of it. Called by the learner's thread; never waits for a reader."""
 

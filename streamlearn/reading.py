@@ -49,6 +49,8 @@ class Reading:
     features_moved: Mapping[str, float] = field(default_factory=dict)  # feature → deviations that it moved by, the same
     step_size_factor: float = 1.0
     kept_checkpoints: int = 0
+    disk_refusals: Mapping[str, int] = field(default_factory=dict)  # by what was not written, since the process began
+    disk_free_bytes: Mapping[str, float] = field(default_factory=dict)  # by folder
     checkpoint_number: float = NOT_YET
     checkpoint_bytes: float = NOT_YET
     checkpoint_time_s: float = NOT_YET
@@ -131,6 +133,10 @@ def features_moved(seen: Seen) -> Mapping[str, float]:
 def unlabelled(seen: Seen) -> Mapping[str, float]:
     names = {"low": "estimate_low", "estimate": "estimate", "high": "estimate_high"}
     return {bound: seen.now.late.get(name, NOT_YET) for bound, name in names.items()}
+
+
+def free(folders: Sequence[str]) -> Callable[[Seen], Mapping[str, float]]:
+    return lambda seen: {folder: seen.now.disk_free_bytes.get(folder, NOT_YET) for folder in folders}
 
 
 def expiries(seen: Seen) -> Mapping[str, float]:

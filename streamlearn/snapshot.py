@@ -42,7 +42,7 @@ class Reference:
     """Publisher and Current of one process: one reference is swapped, nothing is copied."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.failed_loads = 0
+        self.failed_loads = self.failed_writes = 0
         self._clock = clock
         self._seen = -math.inf
         self._snapshot: Snapshot | None = None

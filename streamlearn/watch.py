@@ -1,9 +1,11 @@
 """Who looks at the loop from the learner's own thread: the page's `status.json`, Prometheus, and the servers' sign of life."""
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -53,8 +55,11 @@ class LoopWatch:
         status: Status,
         telemetry: Telemetry,
         servers: Servers,
+        folders: Mapping[str, Path] = MappingProxyType({}),
     ) -> None:
+        """`folders` are those whose disks may become full, by name."""
         self._loop, self._prefetch, self._status, self._telemetry, self._servers = loop, prefetch, status, telemetry, servers
+        self._folders, self._refused = folders, {"journal": 0, "status": 0}
         self._turns, self._event_ms = 0, math.nan
         self._measures: dict[str, float] = {}
         self._drift_times_s: dict[str, dict[str, float]] = {on: {} for on in SIGNALS}
@@ -67,6 +72,7 @@ class LoopWatch:
     def saw(self, turn: Turn) -> None:
         """After every turn."""
         self._turns += 1
+        self._refused["journal"] += turn.refused
         self._status.saw(turn)
         remember(self._measures, turn.measures)
         if turn.event_ms is not None:
@@ -93,6 +99,7 @@ class LoopWatch:
             self._status.write(self._prefetch.upstream, phase=phase)
             self._servers.tell()
         except OSError as error:
+            self._refused["status"] += 1
             log.warning("status.not_written", error=str(error), next_step="trying again in a second")
 
     def _saved(self, _: Written, seconds: float) -> None:
@@ -133,6 +140,8 @@ class LoopWatch:
             features_moved={names[each.which]: each.size for each in loop.drift.newest("inputs")},
             step_size_factor=loop.reactions.faster,
             kept_checkpoints=len(loop.writer.store.kept()),
+            disk_refusals={**self._refused, "checkpoint": loop.writer.failed, "snapshot": loop.publisher.failed_writes},
+            disk_free_bytes={name: _free(folder) for name, folder in self._folders.items()},
             checkpoint_number=saved.number if saved else NOT_YET,
             checkpoint_bytes=saved.size_bytes if saved else NOT_YET,
             checkpoint_time_s=saved.created_ms / 1000 if saved else NOT_YET,
@@ -149,3 +158,10 @@ class LoopWatch:
             follower_restarts=self._servers.restarts(),
             device_bytes=self._servers.device_bytes(),
         )
+
+
+def _free(folder: Path) -> float:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return NOT_YET

@@ -162,6 +162,8 @@ class OrderLearner:
 class MemoryPublisher:
     """Keeps every snapshot."""
 
+    failed_writes = 0
+
     def __init__(self) -> None:
         self.snapshots: list[Snapshot] = []
 

@@ -110,6 +110,8 @@ FULL = Reading(
     features_moved={"amount": -9.4, "x" * 70: 2.0},
     step_size_factor=9.5,
     kept_checkpoints=96,
+    disk_refusals={"journal": 97, "checkpoint": 98, "snapshot": 99},
+    disk_free_bytes={"state": 100, "publish": 101},
     checkpoint_number=35,
     checkpoint_bytes=36,
     checkpoint_time_s=37.5,
@@ -205,6 +207,8 @@ LABELLED = {
     "drift_feature_shift": ("feature", {"amount": -9.4, "x" * 64 + "…1": 2.0}),
     "lag_records": ("partition", {"orders[0]": 41, "orders[1]": 42}),
     "device_memory_bytes": ("device", {"cuda:0": 49}),
+    "disk_refusals_total": ("write", {"journal": 97, "checkpoint": 98, "snapshot": 99, "status": 0}),
+    "disk_free_bytes": ("folder", {"state": 100, "publish": 101}),
 }
 SERVERS = {
     "requests_total",
@@ -291,6 +295,9 @@ def test_before_the_first_record_a_gauge_says_that_there_is_nothing_yet():
     found = samples(telemetry().text())
     gauges = {"accuracy_ratio", "log_loss", "checkpoint_timestamp_seconds", "snapshot_number", "lag_seconds"}
     assert all(math.isnan(found[(name, ())]) for name in gauges | {"accuracy_floor_ratio"})
+    assert all(math.isnan(found["disk_free_bytes", (("folder", name),)]) for name in ("state", "publish")), (
+        "0 would be an alert"
+    )
     assert found["source_up", ()] == 0
 
 

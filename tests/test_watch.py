@@ -1,7 +1,10 @@
 """What /metrics says is what the loop did: every record has one outcome there too (P1)."""
 
 import json
+import math
+import shutil
 
+import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -10,21 +13,25 @@ from streamlearn.follower_files import FollowerFiles
 from streamlearn.prefetch import Intake, Prefetch, Upstream
 from streamlearn.prequential import Turn
 from streamlearn.scrape import Info, Telemetry
+from streamlearn.snapshot import FilePublisher
 from streamlearn.status import Status
 from streamlearn.watch import LoopWatch, Servers
 from tests.fakes import MemorySource, PairDecoder
 from tests.loops import drain, started
 from tests.loops import outcomes as all_outcomes
+from tests.test_follower import numbered
 from tests.test_prequential import stream
 
 
-def watch_of(loop, folder, *, upstream=None, servers=None):
+def watch_of(loop, folder, *, upstream=None, servers=None, folders=None):
     """A watch on a loop, and the telemetry that it feeds."""
     reading = Prefetch(lambda: MemorySource({}), PairDecoder(), Intake(max_records=1, max_bytes=1), shape=(1,), positions={})
     reading.upstream = upstream or Upstream()
     telemetry = Telemetry(Info(name="m"), version="1", followers=FollowerFiles(None))
     status = Status(folder / "status.json", loop, {"name": "m"}, clock_ms=lambda: 0)
-    return LoopWatch(loop, reading, status=status, telemetry=telemetry, servers=servers or Servers()), telemetry
+    return LoopWatch(
+        loop, reading, status=status, telemetry=telemetry, servers=servers or Servers(), folders=folders or {}
+    ), telemetry
 
 
 def scraped(telemetry):
@@ -96,6 +103,32 @@ def test_a_status_that_cannot_be_written_is_said_and_stops_nothing(tmp_path):
             watch.report("running")
         assert [event["event"] for event in said] == ["status.not_written"]
         assert scraped(telemetry)["streamlearn_records_total{learned}"] == 9.0
+
+
+def test_what_the_disk_refuses_is_counted_by_what_was_written_and_its_room_is_shown(tmp_path):
+    with started(tmp_path, MemorySource({"a[0]": stream(9)})) as loop:
+        watch, telemetry = watch_of(loop, tmp_path, folders={"state": tmp_path, "publish": tmp_path / "gone"})
+        drain(loop)
+        for turn in (Turn(refused=True), Turn(), Turn(refused=True)):
+            watch.saw(turn)
+        loop.publisher = FilePublisher(tmp_path / "live")
+        loop.begin_checkpoint()
+        loop.writer.wait()
+        (folder := loop.writer.store.folder).rename(tmp_path / "away")
+        folder.touch()
+        loop.begin_checkpoint()
+        loop.writer.wait()
+        (tmp_path / "live").rmdir()
+        loop.publisher.publish(numbered(1))
+        (tmp_path / "status.json").mkdir()
+        watch.report("running")
+        watch.report("running")
+        seen, free = scraped(telemetry), shutil.disk_usage(tmp_path).free
+    counted = {write: seen[f"streamlearn_disk_refusals_total{{{write}}}"] for write in ("journal", "checkpoint", "status")}
+    assert counted == {"journal": 2, "checkpoint": 1, "status": 1}, "the second status was shown before it was refused"
+    assert seen["streamlearn_disk_refusals_total{snapshot}"] >= 1
+    assert seen["streamlearn_disk_free_bytes{state}"] == pytest.approx(free, rel=0.1)
+    assert math.isnan(seen["streamlearn_disk_free_bytes{publish}"])
 
 
 def test_a_server_in_this_process_tells_where_a_follower_would(tmp_path):

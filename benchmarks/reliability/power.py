@@ -50,6 +50,8 @@ def letters(state: Path) -> Sink:
 class Announced:
     """A publisher that says what it was given: number and bytes."""
 
+    failed_writes = 0
+
     def __init__(self, file: int | None = None) -> None:
         self.seen: dict[int, str] = {}
         self._file = file

@@ -5,12 +5,14 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 from benchmarks.reliability import stream
 from benchmarks.reliability.bench import Bench, NotHereError
@@ -32,6 +34,7 @@ from tests.small import append
 
 RECORDS = 240
 WHOLE = {"checkpoint": {"every_records": 40, "keep": 100_000}}  # no segment of the journal is cut
+REFUSED = {"disk.refuses": "journal", "checkpoint.failed": "checkpoint"}  # line of the log → what was not written
 SAME = "the undisturbed run's bytes and answers, each record with one outcome"
 
 
@@ -104,12 +107,13 @@ def _filled(bench: Bench, round_: int, room: int) -> float:
     bench.room(f"full-{round_}")
     with tiny_disk(bench.folder / "state") as disk:
         trial = Trial(bench)
-        life, decided = trial.start(), trial.decided
+        life, decided = trial.start("--set", "telemetry.enabled=true", "--set", "telemetry.port=0"), trial.decided
         life.until(lambda: decided() >= RECORDS, "the first records")
         fill(disk / "filler", room)
         more = stream.values(2 * RECORDS, seed=0)  # none of the new ones is a dead letter: that ends the process
         append(trial.folder / "samples.sqlite", more[RECORDS:])
         life.until(lambda: _waits(life), "the disk being full", 120.0)
+        life.until(lambda: _is_seen(life), "its refusal on the metrics page", 30.0)
         (disk / "filler").unlink()
         began, before = time.monotonic(), decided()
         longer = Upstream(trial.upstream.source, {"samples[0]": more})
@@ -122,7 +126,19 @@ def _filled(bench: Bench, round_: int, room: int) -> float:
 
 
 def _waits(life: Life) -> bool:
-    return any(event["event"] in ("disk.refuses", "checkpoint.failed") for event in life.events)
+    return any(event["event"] in REFUSED for event in life.events)
+
+
+def _is_seen(life: Life) -> bool:
+    """Prometheus is told that the disk refuses, and how little room there is."""
+    port = next(event["port"] for event in life.events if event["event"] == "metrics.listening")
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        page = answer.read().decode()
+    refused = dict(re.findall(r'^streamlearn_disk_refusals_total\{write="(.*)"\} (.*)$', page, re.MULTILINE))
+    said = {event["event"] for event in life.events}
+    expected = {write for event, write in REFUSED.items() if event in said}
+    (free,) = re.findall(r'^streamlearn_disk_free_bytes\{folder="state"\} (.*)$', page, re.MULTILINE)
+    return all(float(refused[write]) > 0 for write in expected) and float(free) < 1 << 16
 
 
 @scenario("state", "read-only state directory", produced="a tmpfs mounted read-only (real EROFS)")

@@ -1,7 +1,9 @@
 """Metrics of what keeps the daemon going: checkpoints, snapshots, source, its server processes."""
 
+from streamlearn.reading import free
 from streamlearn.telemetry.row import MAX_MEMBERS, MAX_PARTITIONS, MILLISECONDS_UP, Row
 
+WRITES, FOLDERS = ("journal", "checkpoint", "snapshot", "status"), ("state", "publish")
 SECONDS_UP = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 SERVICE = (
@@ -18,6 +20,25 @@ SERVICE = (
         lambda s: s.now.kept_checkpoints,
     ),
     Row("snapshot_number", "gauge", "chunks", "Number of the newest published snapshot", lambda s: s.now.snapshot_number),
+    Row(
+        "disk_refusals_total",
+        "counter",
+        "writes",
+        "Writes that the disk did not take, since the process began: of the journal, and then learning waits, of a checkpoint,"
+        " a snapshot or the status, which are tried again",
+        lambda s: s.now.disk_refusals,
+        "write",
+        WRITES,
+    ),
+    Row(
+        "disk_free_bytes",
+        "gauge",
+        "bytes",
+        "Room on the disk of the state directory, and of the folder of snapshots",
+        free(FOLDERS),
+        "folder",
+        FOLDERS,
+    ),
     Row("publish_seconds", "histogram", "seconds", "Duration of publishing a snapshot", buckets=MILLISECONDS_UP),
     Row("source_up", "gauge", "1", "1 while the source answers, else 0", lambda s: float(s.now.source_up)),
     Row(
