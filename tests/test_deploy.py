@@ -199,7 +199,7 @@ def prometheus(tmp_path):
     program = tool("prometheus", "Debian's package prometheus")
     live = tmp_path / "live"
     live.mkdir()
-    follower(live, 0, ok=100, slow=1, number=38)
+    follower(live, 0, ok=100, slow=1, number=38, questions_waiting=2)
     page = telemetry(live, floor=0.5)
     page.show(FULL)
     for histogram in (page.learn_seconds, page.checkpoint_seconds, page.checkpoint_pause_seconds, page.publish_seconds):
