@@ -160,11 +160,11 @@ def _family(row: Row, values: Values) -> Any:
 
 
 def _bounded(row: Row, values: Mapping[str, float]) -> Mapping[str, float]:
-    """The values of one label, with those known beforehand, and at most `limit` that were not."""
+    """The values of one label, with those known beforehand, and at most `limit` that were not: a sum of ratios is no ratio."""
     shown: dict[str, float] = dict.fromkeys(row.values, 0.0 if row.kind == "counter" or row.unit != "ratio" else NOT_YET)
     outside = [value for value in values if value not in row.values]
     shown |= {value: float(values[value]) for value in [*row.values, *outside[: row.limit]] if value in values}
-    if rest := outside[row.limit :]:
+    if (rest := outside[row.limit :]) and row.sums_up:
         shown[OTHER] = shown.get(OTHER, 0.0) + sum(values[value] for value in rest)
     return shown
 

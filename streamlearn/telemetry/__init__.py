@@ -44,5 +44,6 @@ def _label_text(row: Row) -> str:
     if not row.label:
         return ""
     known = ", ".join(f"`{value}`" for value in row.values if value != OTHER or not row.limit)
-    bound = f"{row.limit} values at most, the rest is `{OTHER}`" if row.limit else ""
+    rest = f"the rest is `{OTHER}`" if row.sums_up or OTHER in row.values else "the rest is left out"
+    bound = f"{row.limit} values at most, {rest}" if row.limit else ""
     return f"`{row.label}`: {', '.join(filter(None, (known, bound)))}"
