@@ -99,7 +99,7 @@ def test_every_alert_says_how_bad_it_is_and_leads_to_a_section_of_the_runbook():
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["annotations"]["summary"]
         assert rule["annotations"]["description"]
-        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+        assert rule["annotations"]["runbook_url"] == f"{{{{ $externalLabels.runbook }}}}docs/runbook.md#{name.lower()}"
 
 
 def test_the_runbook_names_only_keys_and_metrics_that_exist():
