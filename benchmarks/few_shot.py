@@ -62,7 +62,14 @@ class Width(NamedTuple):
     twenty: int = 1  # what the steps are divided by where there are twenty ways, each of which takes longer
 
 
-ALIKE = {"maml": 2000, "fomaml": 3000, "anil": 3000, "reptile": 1500, "imaml": 240, "comln": 2000}  # about as long as each other
+ALIKE = {
+    "maml": 2000,
+    "fomaml": 3000,
+    "anil": 3000,
+    "reptile": 1500,
+    "imaml": 240,
+    "comln": 2000,
+}  # about as long as each other
 WIDTHS = {"narrow": Width(16, ALIKE, 4, twenty=4), "full": Width(64, dict.fromkeys(ALGORITHMS, 60_000), 32)}
 
 

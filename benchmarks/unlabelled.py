@@ -27,7 +27,7 @@ from streamlearn.pending import Settings
 from streamlearn.records import Answer, Array, Batch, Given, Json, stacked_evidence
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "unlabelled.json"
-STREAMS, DELAYS = ("electricity", "abrupt_insects", "ne_weather"), (100, 1000)
+STREAMS, DELAYS = ("electricity", "insects_gradual", "ne_weather"), (100, 1000)
 LOOKS = 1000  # estimates along a stream, at most
 
 INTRODUCTION = """# Accuracy before the labels come
@@ -73,18 +73,19 @@ def looks(data: Stream, delay: int, *, seed: int) -> list[Look]:
     calibration = Calibration(Settings().fade)
     y, labels = met(data.y), Labels(delay)
     evidence: dict[int, Array] = {}
-    confidence, right = np.full(len(y), math.nan), np.zeros(len(y), bool)
+    confidence, expected, right = np.full(len(y), math.nan), np.full(len(y), math.nan), np.zeros(len(y), bool)
     every, found, seen = max(1, len(y) // labels.block // LOOKS), list[Look](), 0
     for number, (came, asked) in enumerate(arrivals(len(y), labels, seed)):
         if len(came):
             for row in came[np.isfinite(confidence[came])].tolist():  # the others were asked before anything was known
-                calibration.update(float(confidence[row]), is_right=bool(right[row]))
+                calibration.update(float(confidence[row]), is_right=bool(right[row]), expected=float(expected[row]))
             told = stacked_evidence([evidence.pop(row)[None] for row in came.tolist()])
             made.learn(replace(Batch.of(data.x[came], y[came]), evidence=told))
             seen = int(came[-1]) + 1
         answer = made.answer(data.x[asked])
         evidence |= zip(range(len(y))[asked], answer.evidence, strict=True)
         confidence[asked], right[asked] = _said(answer, y[asked])
+        expected[asked] = [calibration.chance(float(each)) for each in confidence[asked]]
         waiting = slice(seen, asked.stop)
         if number % every == 0 and seen >= 2 * delay:
             last = right[max(0, seen - (asked.stop - seen)) : seen].mean()

@@ -41,6 +41,7 @@ class Waiting:
     context: int  # -1 where unknown
     given: Given = NO_ANSWER
     sequence: int = 0
+    expected: float = math.nan  # the chance that the answer is right, by what was known when it was given
     arrived_ms: int = 0  # by this process's clock; no part of the state
 
     @property
@@ -122,7 +123,7 @@ class Pending:
         self._count(sample, -1)
         if self._evidence_bytes + given.evidence.nbytes > self.settings.max_bytes // 2:
             given = given._replace(evidence=NO_EVIDENCE)
-        sample.given = given
+        sample.given, sample.expected = given, self.calibration.chance(given.confidence)
         self._count(sample, 1)
         self._make_room()
 
@@ -149,7 +150,7 @@ class Pending:
         self._count(sample, -1)
         self._remember(id_)
         self._delayed(sample.time_ms, time_ms, since_ms=sample.arrived_ms)
-        self._score(sample.given, row)
+        self._score(sample.given, row, sample.expected)
         if len(sample.given.logits):
             self._given[sample.partition, sample.at] = sample.given._replace(evidence=NO_EVIDENCE)
         else:
@@ -180,12 +181,12 @@ class Pending:
         else:
             self.delays_s.append(0.0 if since_ms is None else max(0, self._clock_ms() - since_ms) / 1000)
 
-    def _score(self, given: Given, row: int) -> None:
+    def _score(self, given: Given, row: int, expected: float = math.nan) -> None:
         confidence = given.confidence
         if math.isnan(confidence):
             return
         is_right = int(given.logits.argmax()) == row
-        self.calibration.update(confidence, is_right=is_right)
+        self.calibration.update(confidence, is_right=is_right, expected=expected)
         if given.is_served:
             self.served.take([is_right])
 
@@ -314,6 +315,7 @@ def _packed(samples: Sequence[Waiting]) -> State:
         {
             "x": np.array([s.x for s in samples], np.float32),
             "ids": np.array([s.id for s in samples], np.uint64),
+            "expected": np.array([s.expected for s in samples], np.float64),
             "numbers": np.array(numbers, np.int64).reshape(-1, 7),
             "logits": np.concatenate([NO_ANSWER.logits, *(s.given.logits for s in samples)]),
             "widths": np.array([len(s.given.logits) for s in samples], np.int64),
@@ -332,4 +334,5 @@ def _unpacked(state: State) -> Iterator[Waiting]:
     for i, (id_, numbers) in enumerate(zip(arrays["ids"].tolist(), arrays["numbers"].tolist(), strict=True)):
         partition, at, time_ms, context, sequence, number, is_served = numbers
         given = Given(number, logits[i].copy(), bool(is_served), evidence=evidence[i].copy())
-        yield Waiting(id_, arrays["x"][i].copy(), partition, at, time_ms, context, given, sequence)
+        expected = float(arrays["expected"][i])
+        yield Waiting(id_, arrays["x"][i].copy(), partition, at, time_ms, context, given, sequence, expected)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from streamlearn.confidence import Calibration
+from streamlearn.confidence import Calibration, Misses
 
 
 def answers(generator, n, power):
@@ -80,3 +80,54 @@ def test_a_state_goes_round():
     calibration.update(0.5, is_right=True)
     assert again.estimate([0.5, 0.9]) == calibration.estimate([0.5, 0.9])
     assert again.bias == calibration.bias
+
+
+def in_runs(generator, n, stay=0.98):
+    """Answers that are all as confident, and right in runs: a hidden state, which stays a while, says 9 times in 10 or 3."""
+    change = generator.random(n) > stay
+    good = (np.cumsum(change) + generator.integers(2)) % 2 == 0
+    return np.full(n, 0.6), generator.random(n) < np.where(good, 0.9, 0.3)
+
+
+def test_where_answers_are_right_in_runs_the_interval_is_as_much_wider():
+    """100 labels late: 60 times the tail of 100 answers is estimated and then seen. Coins alone would cover half of them."""
+    generator, covered, by_coins = np.random.default_rng(5), [], []
+    confidences, right = in_runs(generator, 9000)
+    calibration, expected = Calibration(0.999), np.full(len(right), np.nan)
+    for row in range(len(right)):
+        expected[row] = calibration.chance(confidences[row])
+        if row >= 100:
+            calibration.update(confidences[row - 100], is_right=bool(right[row - 100]), expected=expected[row - 100])
+        if row >= 3000 and row % 100 == 0:
+            low, value, high = calibration.estimate(confidences[row - 99 : row + 1].tolist())
+            truth = right[row - 99 : row + 1].mean()
+            covered.append(low <= truth <= high)
+            by_coins.append(abs(value - truth) <= 1.96 * math.sqrt(value * (1 - value) / 100))
+    assert len(covered) == 60
+    assert np.mean(by_coins) < 0.7
+    assert 0.88 <= np.mean(covered) <= 1.0
+    assert high - low < 0.9, "an interval of [0, 1] would cover everything"
+
+
+def test_misses_are_those_of_blocks_of_neighbours_by_hand():
+    """Sixteen blocks of 8: each misses by 1/4 in turn above and below, so blocks of 16 miss by nothing."""
+    misses = Misses()
+    for block in range(16):
+        for _ in range(8):
+            misses.take(0.25 * (-1) ** block, 0.01)
+    squares, coins, weight, count = misses.blocks[3]
+    assert count == 16
+    assert (squares / weight, coins / weight) == pytest.approx((1 / 16, 0.01 / 8))
+    assert misses.blocks[4, 0] == 0
+    assert misses.excess(7) == 0, "no size that small is kept"
+    assert misses.excess(8) == misses.excess(15) == pytest.approx(1 / 16 - 0.01 / 8)
+    assert misses.excess(1000) == 0, "of blocks of 16, which are eight: the largest that was seen often enough"
+
+
+def test_what_was_expected_when_the_answer_was_given_is_what_missed():
+    calibration = Calibration(0.999)
+    for _ in range(500):
+        calibration.update(0.9, is_right=True, expected=0.5)
+    low, value, _ = calibration.estimate([0.9] * 64)
+    assert value > 0.95
+    assert low < 0.3, "64 in a row were missed by half"
