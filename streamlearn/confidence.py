@@ -136,7 +136,7 @@ class Misses:
             half[:] = math.nan
 
     def excess(self, count: int) -> float:
-        """Variance of the mean of `count` neighbours beyond that of coins, by the largest size up to it that was seen enough."""
+        """Variance of a mean of `count` neighbours beyond that of coins, by the largest size up to it that was seen enough."""
         fits = [level for level in range(SMALLEST, LEVELS) if 2**level <= count and self.blocks[level, 3] >= ENOUGH]
         if not fits:
             return 0.0
