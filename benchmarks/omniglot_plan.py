@@ -47,7 +47,8 @@ WIDTHS: Mapping[str, Width] = {
         },
     ),
     "medium": Width(
-        "64 channels in the trunk (576 features), 28 in the gate; trunks trained for about ten minutes of one CPU core each",
+        "64 channels in the trunk (576 features), 28 in the gate; trunks trained for about ten minutes of one CPU core each,"
+        " `supervised-views` for 37",
         64,
         28,
         {

@@ -41,6 +41,13 @@ class Demo:
         command = [sys.executable, "-m", "streamlearn", "demo", "--rate", "400", *arguments]
         self.process = subprocess.Popen(command, stderr=self.errors)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.end(signal.SIGKILL)
+
     def get(self, path):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
             return json.load(answer)
@@ -65,10 +72,8 @@ class Demo:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    running = Demo(tmp_path_factory.mktemp("demo"))
-    yield running
-    if running.process.poll() is None:
-        running.end(signal.SIGKILL)
+    with Demo(tmp_path_factory.mktemp("demo")) as running:
+        yield running
 
 
 def learned(n):
@@ -107,14 +112,14 @@ def test_a_posted_sample_is_learned_like_any_other(demo):
 
 
 def test_killed_and_started_again_it_goes_on_where_it_was(tmp_path):
-    first = Demo(tmp_path)
-    status = first.wait_for(lambda s: (s["checkpoint"] or {}).get("number", 0) > 0, timeout_s=90)
-    first.end(signal.SIGKILL)
-    second = Demo(tmp_path)
-    again = second.wait_for(learned(status["outcomes"]["learned"] + 200))
-    assert again["accuracy"]["accuracy"] > 0.8
-    assert again["history"]["learned"][0] < status["outcomes"]["learned"]
-    assert second.end(signal.SIGTERM) == 0
+    with Demo(tmp_path) as first:
+        status = first.wait_for(lambda s: (s["checkpoint"] or {}).get("number", 0) > 0, timeout_s=90)
+        first.end(signal.SIGKILL)
+    with Demo(tmp_path) as second:
+        again = second.wait_for(learned(status["outcomes"]["learned"] + 200))
+        assert again["accuracy"]["accuracy"] > 0.8
+        assert again["history"]["learned"][0] < status["outcomes"]["learned"]
+        assert second.end(signal.SIGTERM) == 0
     assert "daemon.restored" in (tmp_path / "stderr").read_text()
 
 
