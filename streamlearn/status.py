@@ -19,7 +19,7 @@ Schema  {name, learner, phase, started_ms, updated_ms, number, records_per_secon
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -110,8 +110,8 @@ class Status:
             "moved": moved,
         }
 
-    def write(self, upstream: Upstream, *, phase: str) -> None:
-        """Called once a second."""
+    def write(self, upstream: Upstream, *, phase: str, kept: Sequence[str]) -> None:
+        """Called once a second; `kept` are the names of checkpoints that retention does not remove."""
         now_ms = self._clock_ms()
         seconds = max(1, now_ms - self._since_ms) / 1000
         throughput, self._read, self._since_ms = self._read / seconds, 0, now_ms
@@ -129,7 +129,7 @@ class Status:
         status = (
             self._facts
             | self._figures(values)
-            | self._kept()
+            | self._durable()
             | {
                 "phase": phase,
                 "started_ms": self._started_ms,
@@ -142,6 +142,7 @@ class Status:
                 "alerts": self._loop.reactions.alerts(),
                 "faster": self._loop.reactions.faster,
                 "sets": [[each, *map(known, found)] for each, found in self._loop.conformal.values().items()],
+                "kept": kept,
                 "source": {"ok": upstream.ok, "message": upstream.message, "errors": upstream.errors},
             }
         )
@@ -170,7 +171,7 @@ class Status:
             "memory": [[str(label), rows] for label, rows in memory[:TOP_LABELS]] + ([["other", others]] if others else []),
         }
 
-    def _kept(self) -> dict[str, Json]:
+    def _durable(self) -> dict[str, Json]:
         last = self._loop.writer.last
         saved = last and {
             "name": last.name,
@@ -181,8 +182,8 @@ class Status:
         }
         shown = self._loop.published
         served = shown and {"number": shown.number, "time_ms": shown.published_ms}
-        rejected, kept = list(self._loop.admission.dead_letters.last), self._loop.writer.store.kept()
-        return {"checkpoint": saved, "snapshot": served, "rejected": rejected, "kept": kept}
+        rejected = list(self._loop.admission.dead_letters.last)
+        return {"checkpoint": saved, "snapshot": served, "rejected": rejected}
 
 
 def remember(measures: dict[str, float], new: Mapping[str, float]) -> None:

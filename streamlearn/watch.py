@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -93,10 +93,11 @@ class LoopWatch:
 
     def report(self, phase: str) -> None:
         """Once a second: write, show, beat. A disk that is full does not stop the learning."""
-        self._telemetry.show(self._reading())
+        kept = self._loop.writer.store.kept()
+        self._telemetry.show(self._reading(kept))
         self._loop.publisher.beat()
         try:
-            self._status.write(self._prefetch.upstream, phase=phase)
+            self._status.write(self._prefetch.upstream, phase=phase, kept=kept)
             self._servers.tell()
         except OSError as error:
             self._refused["status"] += 1
@@ -106,7 +107,7 @@ class LoopWatch:
         self._telemetry.checkpoint_seconds.observe(seconds)
         self._status.checkpoint_s = seconds
 
-    def _reading(self) -> Reading:
+    def _reading(self, kept: Sequence[str]) -> Reading:
         loop, upstream = self._loop, self._prefetch.upstream
         admission, saved, shown = loop.admission, loop.writer.last, loop.published
         lag = lags(upstream.ends, admission.positions)
@@ -139,7 +140,7 @@ class LoopWatch:
             classes_moved={each.which: each.size for each in loop.drift.newest("error")},
             features_moved={names[each.which]: each.size for each in loop.drift.newest("inputs")},
             step_size_factor=loop.reactions.faster,
-            kept_checkpoints=len(loop.writer.store.kept()),
+            kept_checkpoints=len(kept),
             disk_refusals={**self._refused, "checkpoint": loop.writer.failed, "snapshot": loop.publisher.failed_writes},
             disk_free_bytes={name: _free(folder) for name, folder in self._folders.items()},
             checkpoint_number=saved.number if saved else NOT_YET,

@@ -73,7 +73,7 @@ def test_a_drift_that_is_not_to_be_marked_is_not(tmp_path):
         drain(loop)
         status = Status(tmp_path / "status.json", loop, {}, clock_ms=lambda: 0)
         status.saw(Turn(marks=(Mark(5, "adwin"), Mark(6, "adwin", "inputs"))))
-        status.write(Upstream(), phase="running")
+        status.write(Upstream(), phase="running", kept=[])
     assert [mark["learned"] for mark in shown(tmp_path)["drift"]] == [6]
 
 
@@ -85,7 +85,7 @@ def test_it_shows_what_the_loop_holds(tmp_path):
         status.saw(Turn(marks=(Mark(17, "adwin", "error", (Moved(1, None, 0.75, 0.75),)),)))
         status.saw(Turn(marks=(Mark(20, "kswin", "inputs", (Moved(0, 0.5, 2.5, 4.0),)),)))
         clock[0] += 2_000
-        status.write(Upstream(ok=True, message="", ends={"a[0]": 80, "b[0]": 3}, errors=2), phase="running")
+        status.write(Upstream(ok=True, message="", ends={"a[0]": 80, "b[0]": 3}, errors=2), phase="running", kept=["1-2"])
     seen = shown(tmp_path)
     assert seen["outcomes"] == outcomes(learned=48, rejected=1, skipped=0)
     assert (seen["pending"], seen["number"], seen["labels"]) == (1, 16, 2)
@@ -99,7 +99,7 @@ def test_it_shows_what_the_loop_holds(tmp_path):
         {"learned": 20, "detector": "kswin", "on": "inputs", "time_ms": 5000, "moved": [in_feature]},
     ]
     assert seen["drift_counts"] == {"error": {"adwin": 0, "page_hinkley": 0, "surprise": 0}, "inputs": {"adwin": 0}}
-    assert (seen["alerts"], seen["faster"], seen["kept"]) == ({"error": 0.0, "inputs": 0.0}, 1.0, [])
+    assert (seen["alerts"], seen["faster"], seen["kept"]) == ({"error": 0.0, "inputs": 0.0}, 1.0, ["1-2"])
     assert [name for name, *_ in seen["sets"]] == [0.9, 0.95]
     assert seen["source"] == {"ok": True, "message": "", "errors": 2}
     assert [letter["place"] for letter in seen["rejected"]] == ["a[0]@4"]
@@ -114,7 +114,7 @@ def test_each_era_and_class_comes_with_its_best_and_when_that_was(tmp_path):
         probe.era_records, probe.records = 100, 250
         probe.matrix["auto"], probe.now["auto"] = [[0.5], [0.75, 0.5]], [0.25, 0.5, math.nan]
         probe.classes, probe.best = {0: 0.5, 1: 0.25}, {1: (0.75, 200)}
-        status.write(Upstream(), phase="running")
+        status.write(Upstream(), phase="running", kept=[])
     seen = shown(tmp_path)
     assert (seen["eras"]["best"], seen["eras"]["best_at"]) == ([0.75, 0.5, None], [200, 200, None])
     assert seen["classes"] == [["1", 0.25, 0.75, 200], ["0", 0.5, None, None]]
@@ -123,7 +123,7 @@ def test_each_era_and_class_comes_with_its_best_and_when_that_was(tmp_path):
 
 def test_before_the_first_record_every_number_that_does_not_exist_is_null(tmp_path):
     with watched(tmp_path, 0, [0]) as status:
-        status.write(Upstream(), phase="starting")
+        status.write(Upstream(), phase="starting", kept=[])
     seen = shown(tmp_path)
     assert seen["accuracy"]["accuracy"] is None
     assert (seen["checkpoint"], seen["lag"], seen["number"]) == (None, {}, 0)
@@ -135,14 +135,14 @@ def test_the_next_process_goes_on_with_the_curves_up_to_what_was_restored(tmp_pa
     with watched(tmp_path, 45, clock) as status:
         status.saw(Turn(marks=(Mark(12, "adwin"), Mark(44, "adwin"))))
         for clock[0] in (1000, 2000):
-            status.write(Upstream(), phase="running")
+            status.write(Upstream(), phase="running", kept=[])
     seen = shown(tmp_path)
     seen["history"]["learned"][0] = 20
     (tmp_path / "status.json").write_text(json.dumps(seen))
     clock[0] = 9000
     with started(tmp_path, MemorySource({"a[0]": []}, endless=True)) as loop:
         assert 20 <= loop.tally.learned < 45, "it went back to a checkpoint"
-        Status(tmp_path / "status.json", loop, {}, clock_ms=lambda: clock[0]).write(Upstream(), phase="running")
+        Status(tmp_path / "status.json", loop, {}, clock_ms=lambda: clock[0]).write(Upstream(), phase="running", kept=[])
         learned = loop.tally.learned
     again = shown(tmp_path)
     assert again["history"]["learned"] == [20, learned]
@@ -154,7 +154,7 @@ def test_the_next_process_goes_on_with_the_curves_up_to_what_was_restored(tmp_pa
 def test_a_file_that_cannot_be_read_begins_the_curves_anew_and_says_so(tmp_path, content):
     (tmp_path / "status.json").write_bytes(content)
     with structlog.testing.capture_logs() as said, watched(tmp_path, 10, [0]) as status:
-        status.write(Upstream(), phase="running")
+        status.write(Upstream(), phase="running", kept=[])
     assert [event["event"] for event in said if event["event"].startswith("status")] == ["status.unreadable"]
     assert shown(tmp_path)["history"]["learned"] == [9]
 

@@ -94,6 +94,20 @@ def test_pauses_measures_marks_and_lag_are_shown(tmp_path):
     assert seen["streamlearn_source_errors_total"] == 4.0
 
 
+def test_kept_checkpoints_are_looked_up_once_for_page_and_metrics(tmp_path, monkeypatch):
+    with started(tmp_path, MemorySource({"a[0]": stream(30)})) as loop:
+        watch, telemetry = watch_of(loop, tmp_path)
+        drain(loop)
+        loop.writer.wait()
+        kept = loop.writer.store.keep_newest(1)
+        found = [["never seen"], loop.writer.store.kept()]
+        monkeypatch.setattr(loop.writer.store, "kept", found.pop)
+        watch.report("running")
+        seen = scraped(telemetry)
+    assert seen["streamlearn_kept_checkpoints"] == 1.0
+    assert json.loads((tmp_path / "status.json").read_bytes())["kept"] == [kept]
+
+
 def test_a_status_that_cannot_be_written_is_said_and_stops_nothing(tmp_path):
     with started(tmp_path, MemorySource({"a[0]": stream(9)})) as loop:
         watch, telemetry = watch_of(loop, tmp_path)
