@@ -9,23 +9,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamlearn.adapt.params import cosine, gradient
-from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.inputs import InputSettings
 from streamlearn.learners.look_ahead import CMAML, LaMAML, LookAhead, Sync
-from streamlearn.learners.replay import LaER
 from streamlearn.learners.task import Task
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.records import Batch
+from tests.oracles.kernels import gap, pair
 
 KINDS: dict[str, Any] = {"la-maml": LaMAML, "sync": Sync, "c-maml": CMAML}
-
-
-def pair(kind: str, task: Task, **options: Any) -> tuple[LookAhead, LookAhead]:
-    """The same learner with compiled and with plain arithmetic."""
-    cls = KINDS[kind]
-    fast, plain = (cls(cls.Settings(kernel=kernel, **options), task) for kernel in ("numba", "torch"))
-    assert (fast.kernel, plain.kernel) == ("numba", "torch")
-    return fast, plain
 
 
 def stream(count: int, features: int, labels: int, seed: int) -> Batch:
@@ -36,16 +27,10 @@ def stream(count: int, features: int, labels: int, seed: int) -> Batch:
     return Batch.of(x, y)
 
 
-def gap(one: LookAhead, two: LookAhead) -> float:
-    """The largest difference of any weight, step size or remembered value."""
-    first, second = one.state().arrays, two.state().arrays
-    return max(float(np.abs(a.astype(float) - second[n].astype(float)).max(initial=0)) for n, a in first.items())
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_five_hundred_updates_differ_by_no_more_than_rounding(kind: str) -> None:
     task = Task((30,), seed=1, model=ModelSettings(hidden=(12, 9)), dtype="float64")
-    fast, plain = pair(kind, task, glances=5, memory={"rows": 40})
+    fast, plain = pair(KINDS[kind], task, glances=5, memory={"rows": 40})
     batch = stream(1000, 30, 6, seed=0)
     for start in range(0, len(batch), 100):
         fast.learn(batch[start : start + 100])
@@ -86,7 +71,7 @@ def test_any_shape_gives_the_same(
     task = Task((features,), seed=seed, model=ModelSettings(hidden=tuple(hidden)), dtype="float64")
     steps, rows = parts
     options = {"chunk": steps * rows, "inner_chunks": steps, "replay_rows": replay_rows, "floor_inner": floor, "glances": 2}
-    fast, plain = pair(kind, task, memory={"rows": 15, "offer_early": floor}, **options)
+    fast, plain = pair(KINDS[kind], task, memory={"rows": 15, "offer_early": floor}, **options)
     batch = stream(8 * steps * rows, features, labels, seed)
     one, two = fast.learn(batch), plain.learn(batch)
     assert gap(fast, plain) < 1e-12
@@ -111,7 +96,7 @@ def test_any_shape_gives_the_same_after_five_hundred_updates(
     task = Task((features,), seed=seed, model=ModelSettings(hidden=tuple(hidden)), dtype="float64")
     steps, rows = parts
     options = {"chunk": steps * rows, "inner_chunks": steps, "replay_rows": replay_rows, "glances": 10}
-    fast, plain = pair(kind, task, memory={"rows": 15}, **options)
+    fast, plain = pair(KINDS[kind], task, memory={"rows": 15}, **options)
     batch = stream(50 * steps * rows, features, 4, seed)
     fast.learn(batch)
     plain.learn(batch)
@@ -120,7 +105,7 @@ def test_any_shape_gives_the_same_after_five_hundred_updates(
 
 def test_alignment_is_the_cosine_between_the_two_gradients() -> None:
     task = Task((12,), model=ModelSettings(hidden=(8,)), dtype="float64")
-    fast, plain = pair("la-maml", task, memory={"rows": 20}, alignment_every=1)
+    fast, plain = pair(LaMAML, task, memory={"rows": 20}, alignment_every=1)
     first, second = stream(30, 12, 3, seed=0), stream(10, 12, 3, seed=1)
     plain.learn(first)
     fast.learn(first)
@@ -139,48 +124,16 @@ def test_alignment_is_the_cosine_between_the_two_gradients() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_an_update_that_is_not_finite_is_seen_through_zeros_and_silent_units(bad: float, kind: Any) -> None:
     """The compiled form skips zeros and units that do not fire; a NaN must not be skipped with them."""
-    for learner in pair("la-maml", Task((6,), model=ModelSettings(hidden=(5, 5)), inputs=InputSettings(kind=kind))):
+    for learner in pair(LaMAML, Task((6,), model=ModelSettings(hidden=(5, 5)), inputs=InputSettings(kind=kind))):
         batch = stream(10, 6, 3, seed=0)
         batch.x[4, 2] = bad
         assert learner.learn(batch).rejected.all()
 
 
 def test_an_update_that_overflows_is_undone() -> None:
-    for learner in pair("la-maml", Task((6,), model=ModelSettings(hidden=(5, 5)))):
+    for learner in pair(LaMAML, Task((6,), model=ModelSettings(hidden=(5, 5)))):
         batch = stream(10, 6, 3, seed=0)
         batch.x[4] = 3e38
         before = learner.state().arrays["slow/head.weight"]
         assert learner.learn(batch).rejected.all()
         np.testing.assert_array_equal(learner.state().arrays["slow/head.weight"], before)
-
-
-def test_a_checkpoint_goes_on_under_another_kernel_only_when_asked() -> None:
-    task = Task((6,), model=ModelSettings(hidden=(5,)))
-    fast, plain = pair("la-maml", task)
-    fast.learn(stream(20, 6, 3, seed=0))
-    with pytest.raises(CheckpointError, match="learned by the kernel 'numba', this learner uses 'torch'"):
-        plain.restore(fast.state())
-    allowed = LaMAML(LaMAML.Settings(kernel="torch", allow_kernel_change=True), task)
-    allowed.restore(fast.state())
-    assert gap(allowed, fast) == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "model"),
-    [
-        ({"second_order": True}, ModelSettings()),
-        ({"inner_clip": 1.0}, ModelSettings()),
-        ({"max_contexts": 2}, ModelSettings()),
-        ({}, ModelSettings(name="conv", channels=2, hidden=(4,))),
-    ],
-)
-def test_what_cannot_be_compiled_runs_plain_or_is_refused(options: dict[str, Any], model: ModelSettings) -> None:
-    task = Task((6, 6), model=model)
-    assert LaMAML(LaMAML.Settings(**options), task).kernel == "torch"
-    with pytest.raises(ConfigError, match=r"learner\.kernel is 'numba'"):
-        LaMAML(LaMAML.Settings(kernel="numba", **options), task)
-
-
-def test_compiling_is_the_default_where_it_can_be_done() -> None:
-    assert LaMAML(LaMAML.Settings(), Task((6,))).kernel == "numba"
-    assert LaER(LaER.Settings(), Task((6,))).kernel == "torch"

@@ -8,29 +8,14 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.inputs import InputSettings
 from streamlearn.learners.replay import MER
 from streamlearn.learners.task import Task
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.records import Batch
-from tests.oracles.test_sliding_kernel import stream
+from tests.oracles.kernels import gap, pair, stream
 
 KERNELS = ("numba", "torch")
-
-
-def pair(task: Task, **options: Any) -> tuple[MER, MER]:
-    """The same learner with compiled and with plain arithmetic."""
-    fast, plain = (MER(MER.Settings(kernel=kernel, **options), task) for kernel in KERNELS)
-    assert (fast.kernel, plain.kernel) == KERNELS
-    return fast, plain
-
-
-def gap(one: MER, two: MER) -> float:
-    """The largest difference of any weight, remembered value or random state."""
-    first, second = one.state().arrays, two.state().arrays
-    assert set(first) == set(second)
-    return max(float(np.abs(a.astype(float) - second[n].astype(float)).max(initial=0)) for n, a in first.items())
 
 
 @pytest.mark.parametrize("bound", [None, 0.8])
@@ -67,7 +52,7 @@ def test_it_is_riemers_first_algorithm(kernel: Any, bound: float | None) -> None
 @pytest.mark.parametrize("bound", [None, 1.0])
 def test_five_hundred_updates_differ_by_no_more_than_rounding(bound: float | None) -> None:
     task = Task((30,), seed=1, model=ModelSettings(hidden=(12, 9)), dtype="float64")
-    fast, plain = pair(task, memory={"rows": 40}, replay_rows=6, passes=4, within=0.3, across=0.8, clip_norm=bound)
+    fast, plain = pair(MER, task, memory={"rows": 40}, replay_rows=6, passes=4, within=0.3, across=0.8, clip_norm=bound)
     batch = stream(500, 30, 6, seed=0)
     fast.learn(batch)
     plain.learn(batch)
@@ -95,7 +80,7 @@ def test_any_shape_gives_the_same(  # noqa: PLR0917 hypothesis passes by name
     inputs = InputSettings(kind=kind, factor=0.5, clip=2.0)
     task = Task((features,), seed=seed, model=ModelSettings(hidden=tuple(hidden)), dtype="float64", inputs=inputs)
     options = {"passes": passes, "replay_rows": replay_rows, "clip_norm": bound, "learning_rate": 0.03}
-    fast, plain = pair(task, memory={"rows": 15, "with_replacement": seed % 2 == 0}, **options)
+    fast, plain = pair(MER, task, memory={"rows": 15, "with_replacement": seed % 2 == 0}, **options)
     batch = stream(40, features, 20, seed)
     batch.x[31] = np.nan
     one, two = fast.learn(batch), plain.learn(batch)
@@ -118,7 +103,7 @@ def test_any_shape_gives_the_same_after_five_hundred_updates(
     *, features: int, hidden: list[int], passes: int, replay_rows: int, seed: int
 ) -> None:
     task = Task((features,), seed=seed, model=ModelSettings(hidden=tuple(hidden)), dtype="float64")
-    fast, plain = pair(task, memory={"rows": 15}, passes=passes, replay_rows=replay_rows)
+    fast, plain = pair(MER, task, memory={"rows": 15}, passes=passes, replay_rows=replay_rows)
     batch = stream(500, features, 4, seed)
     fast.learn(batch)
     plain.learn(batch)
@@ -129,7 +114,7 @@ def test_any_shape_gives_the_same_after_five_hundred_updates(
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_an_update_that_is_not_finite_is_seen_through_zeros_and_silent_units(bad: float, kind: Any) -> None:
     """The compiled form skips zeros and units that do not fire; a NaN must not be skipped with them."""
-    for learner in pair(Task((6,), model=ModelSettings(hidden=(5, 5)), inputs=InputSettings(kind=kind))):
+    for learner in pair(MER, Task((6,), model=ModelSettings(hidden=(5, 5)), inputs=InputSettings(kind=kind))):
         learner.learn(stream(20, 6, 3, seed=0))
         before = learner.state()
         batch = stream(4, 6, 1, seed=1)
@@ -140,30 +125,8 @@ def test_an_update_that_is_not_finite_is_seen_through_zeros_and_silent_units(bad
 
 
 def test_an_update_that_overflows_is_undone() -> None:
-    for learner in pair(Task((6,), model=ModelSettings(hidden=(5, 5))), clip_norm=None):
+    for learner in pair(MER, Task((6,), model=ModelSettings(hidden=(5, 5))), clip_norm=None):
         learner.learn(stream(10, 6, 3, seed=0))
         before = learner.state().arrays["slow/head.weight"]
         assert learner.learn(Batch.of(np.full((1, 6), 3e38), np.ones(1, np.int64))).rejected.all()
         np.testing.assert_array_equal(learner.state().arrays["slow/head.weight"], before)
-
-
-def test_a_checkpoint_goes_on_under_another_kernel_only_when_asked() -> None:
-    task = Task((6,), model=ModelSettings(hidden=(5,)))
-    fast, plain = pair(task)
-    fast.learn(stream(20, 6, 3, seed=0))
-    with pytest.raises(CheckpointError, match="learned by the kernel 'numba', this learner uses 'torch'"):
-        plain.restore(fast.state())
-    allowed = MER(MER.Settings(kernel="torch", allow_kernel_change=True), task)
-    allowed.restore(fast.state())
-    assert gap(allowed, fast) == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "model"), [({"max_contexts": 2}, ModelSettings()), ({}, ModelSettings(name="conv", channels=2, hidden=(4,)))]
-)
-def test_what_cannot_be_compiled_runs_plain_or_is_refused(options: dict[str, Any], model: ModelSettings) -> None:
-    task = Task((6, 6), model=model)
-    assert MER(MER.Settings(**options), task).kernel == "torch"
-    with pytest.raises(ConfigError, match=r"learner\.kernel is 'numba'"):
-        MER(MER.Settings(kernel="numba", **options), task)
-    assert MER(MER.Settings(), Task((6,))).kernel == "numba"

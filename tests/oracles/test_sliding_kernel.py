@@ -9,38 +9,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.inputs import InputSettings
 from streamlearn.learners.sliding_look_ahead import SlidingLookAhead
 from streamlearn.learners.task import Task
 from streamlearn.models.classifier import ModelSettings
-from streamlearn.records import Batch
-
-
-def pair(task: Task, **options: Any) -> tuple[SlidingLookAhead, SlidingLookAhead]:
-    """The same learner with compiled and with plain arithmetic."""
-    fast, plain = (SlidingLookAhead(SlidingLookAhead.Settings(kernel=kernel, **options), task) for kernel in ("numba", "torch"))
-    assert (fast.kernel, plain.kernel) == ("numba", "torch")
-    return fast, plain
-
-
-def stream(count: int, features: int, labels: int, seed: int) -> Batch:
-    """Rows with many zeros, as images have, and labels that arrive one after another, not in order.
-
-    No row is all zeros: its units would stand at biases, which are 0 but for rounding, and fire in one form alone.
-    """
-    random = np.random.default_rng(seed)
-    y = np.minimum(random.integers(0, labels, count), np.arange(count) // 7) * 5 % 23
-    x = np.maximum(random.normal(size=(count, features)) - 0.5, 0) + 0.5 * np.eye(23, features)[y]
-    x[:, 0] += 1
-    return Batch.of(x, y)
-
-
-def gap(one: SlidingLookAhead, two: SlidingLookAhead) -> float:
-    """The largest difference of any weight, step size, remembered value or random state."""
-    first, second = one.state().arrays, two.state().arrays
-    assert set(first) == set(second)
-    return max(float(np.abs(a.astype(float) - second[n].astype(float)).max(initial=0)) for n, a in first.items())
+from tests.oracles.kernels import gap, pair, stream
 
 
 def check_measures(one: Mapping[str, float], two: Mapping[str, float]) -> None:
@@ -51,9 +24,8 @@ def check_measures(one: Mapping[str, float], two: Mapping[str, float]) -> None:
 
 def test_five_hundred_and_fifty_updates_differ_by_no_more_than_rounding() -> None:
     task = Task((30,), seed=1, model=ModelSettings(hidden=(12, 9)), dtype="float64")
-    fast, plain = pair(
-        task, memory={"rows": 40}, inner_lr=0.3, recall=0.3, window=4, update_every=2, replay_rows=4, fast_share=0.5
-    )
+    options = {"inner_lr": 0.3, "recall": 0.3, "window": 4, "update_every": 2, "replay_rows": 4, "fast_share": 0.5}
+    fast, plain = pair(SlidingLookAhead, task, memory={"rows": 40}, **options)
     batch = stream(1100, 30, 6, seed=0)
     for start in range(0, len(batch), 100):
         check_measures(fast.learn(batch[start : start + 100]).measures, plain.learn(batch[start : start + 100]).measures)
@@ -90,7 +62,7 @@ def test_any_shape_gives_the_same(  # noqa: PLR0917 hypothesis passes by name
     inputs = InputSettings(kind=kind, factor=0.5, clip=2.0)
     task = Task((features,), seed=seed, model=ModelSettings(hidden=tuple(hidden)), dtype="float64", inputs=inputs)
     options = {"window": window, "update_every": update_every, "replay_rows": replay_rows, "recall": recall}
-    fast, plain = pair(task, memory={"rows": 15}, **options)
+    fast, plain = pair(SlidingLookAhead, task, memory={"rows": 15}, **options)
     batch = stream(40, features, 20, seed)  # in longer runs a unit at its kink multiplies rounding
     batch.x[31] = np.nan
     one, two = fast.learn(batch), plain.learn(batch)
@@ -103,7 +75,7 @@ def test_any_shape_gives_the_same(  # noqa: PLR0917 hypothesis passes by name
 def test_a_refused_row_of_a_new_label_changes_nothing() -> None:
     for label in (2, 38):  # within the head's capacity, and beyond it
         task = Task((6,), model=ModelSettings(hidden=(5, 5)), dtype="float64")
-        fast, plain = pair(task)
+        fast, plain = pair(SlidingLookAhead, task)
         batch = stream(9, 6, 1, seed=0)
         batch.x[5], batch.labels[5] = np.inf, label
         for learner in (fast, plain):
@@ -115,7 +87,7 @@ def test_a_refused_row_of_a_new_label_changes_nothing() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_row_that_is_not_finite_is_refused_through_zeros_and_silent_units(bad: float) -> None:
     """The compiled form skips zeros and units that do not fire; what is not a number must not be skipped with them."""
-    for learner in pair(Task((6,), model=ModelSettings(hidden=(5, 5)))):
+    for learner in pair(SlidingLookAhead, Task((6,), model=ModelSettings(hidden=(5, 5)))):
         learner.learn(stream(20, 6, 3, seed=0))
         before = learner.state()
         batch = stream(4, 6, 1, seed=1)
@@ -126,7 +98,7 @@ def test_a_row_that_is_not_finite_is_refused_through_zeros_and_silent_units(bad:
 
 
 def test_fast_weights_that_ran_away_start_again_from_the_slow_ones_in_both_forms() -> None:
-    fast, plain = pair(Task((6,), model=ModelSettings(hidden=(5, 5)), dtype="float64"))
+    fast, plain = pair(SlidingLookAhead, Task((6,), model=ModelSettings(hidden=(5, 5)), dtype="float64"))
     for learner in (fast, plain):
         learner.learn(stream(20, 6, 3, seed=0))
         for layer in (0, 1):
@@ -134,24 +106,3 @@ def test_fast_weights_that_ran_away_start_again_from_the_slow_ones_in_both_forms
         assert not learner.learn(stream(2, 6, 3, seed=1)).rejected.any()
     assert gap(fast, plain) < 1e-12
     assert max(float(p.abs().max()) for p in fast.point.weights["fast"].values()) < 1e3
-
-
-def test_a_checkpoint_goes_on_under_another_kernel_only_when_asked() -> None:
-    task = Task((6,), model=ModelSettings(hidden=(5,)))
-    fast, plain = pair(task)
-    fast.learn(stream(20, 6, 3, seed=0))
-    with pytest.raises(CheckpointError, match="learned by the kernel 'numba', this learner uses 'torch'"):
-        plain.restore(fast.state())
-    allowed = SlidingLookAhead(SlidingLookAhead.Settings(kernel="torch", allow_kernel_change=True), task)
-    allowed.restore(fast.state())
-    assert gap(allowed, fast) == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "model"), [({"max_contexts": 2}, ModelSettings()), ({}, ModelSettings(name="conv", channels=2, hidden=(4,)))]
-)
-def test_what_cannot_be_compiled_runs_plain_or_is_refused(options: dict[str, Any], model: ModelSettings) -> None:
-    task = Task((6, 6), model=model)
-    assert SlidingLookAhead(SlidingLookAhead.Settings(**options), task).kernel == "torch"
-    with pytest.raises(ConfigError, match=r"learner\.kernel is 'numba'"):
-        SlidingLookAhead(SlidingLookAhead.Settings(kernel="numba", **options), task)
