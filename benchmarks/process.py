@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from streamlearn.records import Json
 from streamlearn.snapshot import live_folder
+from testbed.ports import free_ports
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PROGRAM = [sys.executable, "-m", "streamlearn"]
@@ -37,7 +37,7 @@ class Daemon:
 
     def __init__(self, config: Mapping[str, Json], folder: Path) -> None:
         """`config` without state directory and ports, which are chosen here."""
-        self.port, self._metrics_port = free_port(), free_port()
+        self.port, self._metrics_port = free_ports(2)
         self.state_dir, self.config = folder / "state", folder / "config.yaml"
         self._log = folder / "daemon.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -153,13 +153,6 @@ def stolen_s() -> float:
 
 def _ticks() -> list[int]:
     return list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]))
-
-
-def free_port() -> int:
-    """A port that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _got(port: int, path: str) -> tuple[int, bytes]:

@@ -1,33 +1,20 @@
 """Fixtures that several folders use: a real Kafka broker on loopback, and topics on it."""
 
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from tests.forks import Forks
+from testbed.forks import Forks
+from testbed.kafka_broker import load_broker
 
 Topics = Callable[..., str]
 
 settings.register_profile("any machine", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("any machine")
-
-
-def load_broker() -> ModuleType:
-    """`deploy/kafka/broker.py`, which is a program and no part of a package."""
-    spec = importlib.util.spec_from_file_location("broker", Path(__file__).parents[1] / "deploy/kafka/broker.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tests.conftest import load_broker
+from testbed.kafka_broker import load_broker
+from testbed.ports import free_ports
 
 USER = "learner"
 PASSWORD = "planted-secret-4711"  # noqa: S105  what is searched for afterwards
@@ -49,7 +50,7 @@ def started(folder: Path) -> Secured:
     """A broker in `folder`, on loopback. Its certificate names 127.0.0.1 alone, so that `localhost` is another host."""
     broker = load_broker()
     make_keys(folder)
-    ports = [broker.free_port() for _ in range(2)]
+    ports = free_ports(2)
     listeners = [broker.Listener("SASL", "SASL_SSL", ports[0]), broker.Listener("MUTUAL", "SSL", ports[1])]
     node = broker.up(folder / "broker", listeners=listeners, properties=properties(folder), users={USER: PASSWORD})
     return Secured(folder, node.bootstrap, *(f"127.0.0.1:{port}" for port in ports))

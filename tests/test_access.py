@@ -17,7 +17,8 @@ from streamlearn.serving.open_inference import RequestError
 from streamlearn.serving.service import Service, decode, encode
 from streamlearn.settings import read
 from streamlearn.snapshot import FilePublisher, Reference
-from tests.test_follower import ALL, DEADLINE_S, INFER, assert_of_one_snapshot, numbered
+from testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
+from testbed.waiting import DEADLINE_S
 from tests.test_http import answering, get, post, rows, sample
 
 READ, WRITE, ADMIN = (f"{role}-token-of-the-tests" for role in ("read", "write", "admin"))

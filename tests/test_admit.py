@@ -9,8 +9,8 @@ from streamlearn.pending import Pending
 from streamlearn.pending import Settings as PendingSettings
 from streamlearn.prefetch import decoded
 from streamlearn.records import Record
-from tests.fakes import MemorySink, PairDecoder
-from tests.loops import no_probe
+from testbed.fakes import MemorySink, PairDecoder
+from testbed.loops import no_probe
 
 BAD = [b"[1, 5]", b"nonsense", b"[2, null]", b"[3, 6]", b"[4, 7]"]  # 7 is a third label
 

@@ -12,7 +12,7 @@ from streamlearn.answers import AnswersTo, NoAnswerLog
 from streamlearn.errors import SinkError
 from streamlearn.labels import LabelMap
 from streamlearn.records import Batch, LearnReport
-from tests.fakes import MemorySink
+from testbed.fakes import MemorySink
 
 LABELS = ("cat", 7, "dog")
 

@@ -10,8 +10,8 @@ import pytest
 
 import connectors
 from streamlearn import __version__
-from tests.forks import Forks, Life
-from tests.small import append, configured, on_log, samples, settled
+from testbed.forks import Forks, Life
+from testbed.small import append, configured, on_log, samples, settled
 
 
 def refused(life: Life, code: int, line: str) -> None:

@@ -22,9 +22,10 @@ from streamlearn.serving.hosts import Followers
 from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service
 from streamlearn.snapshot import FilePublisher
+from testbed.numbered import LABELS, numbered
+from testbed.ports import free_ports
+from testbed.waiting import DEADLINE_S
 from tests.kserve_python import kserve_python
-from tests.test_follower import DEADLINE_S, LABELS, numbered
-from tests.test_readme import free_ports
 
 NUMBER = 7
 X = np.array([[0.5, 1.0], [2.0, -3.0], [0.0, 0.0]], np.float32)

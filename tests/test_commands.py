@@ -12,8 +12,8 @@ from streamlearn.checkpoint import Checkpoints
 from streamlearn.config import configure
 from streamlearn.errors import CheckpointError, ConfigError, SourceError
 from streamlearn.inspection import inspected
-from tests.loops import outcomes
-from tests.small import append, keys, samples
+from testbed.loops import outcomes
+from testbed.small import append, keys, samples
 
 QUIET = {"log": {"level": "error"}}
 

@@ -18,7 +18,7 @@ from streamlearn.serving.forms import form_named
 from streamlearn.serving.open_inference import Question
 from streamlearn.serving.served import Served
 from streamlearn.snapshot import Reference
-from tests.small import keys, samples
+from testbed.small import keys, samples
 
 CLASSES = 6
 

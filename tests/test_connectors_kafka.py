@@ -18,7 +18,8 @@ from connectors.kafka import KafkaSource
 from connectors.kafka_sink import KafkaSink
 from streamlearn.errors import ConfigError, PositionLostError, SinkError, SourceError
 from streamlearn.records import Gap, Message, Record
-from tests.conftest import Topics, load_broker
+from testbed.kafka_broker import load_broker
+from tests.conftest import Topics
 from tests.contracts.upstreams import by_partition, read
 
 

@@ -13,7 +13,7 @@ from streamlearn.due import Due
 from streamlearn.metrics import Answers
 from streamlearn.prequential import Turn
 from streamlearn.records import Batch
-from tests.loops import loop_on
+from testbed.loops import loop_on
 
 
 def answers(labels, guesses):

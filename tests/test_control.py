@@ -12,11 +12,11 @@ from streamlearn.checkpoint import Checkpoints
 from streamlearn.control import Requests, go_back, kept
 from streamlearn.errors import CheckpointError
 from streamlearn.inspection import inspected
-from tests.fakes import MemorySource
-from tests.loops import drain, started
-from tests.small import configured, on_log, settled
+from testbed.fakes import MemorySource
+from testbed.loops import drain, started
+from testbed.ports import free_ports
+from testbed.small import configured, on_log, settled
 from tests.test_prequential import stream
-from tests.test_readme import free_ports
 
 TOKEN = "admins-only-0123456789"  # noqa: S105  a test's
 WRITER = "writers-0123456789-abc"

@@ -11,8 +11,8 @@ from streamlearn.due import Due
 from streamlearn.errors import CheckpointError, ConfigError, SourceError
 from streamlearn.ownership import Ownership
 from streamlearn.prefetch import Prefetch
-from tests.fakes import MemorySource, PairDecoder
-from tests.loops import loop_on
+from testbed.fakes import MemorySource, PairDecoder
+from testbed.loops import loop_on
 from tests.test_prequential import stream
 
 

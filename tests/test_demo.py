@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import threading
 
 import httpx
@@ -14,7 +13,8 @@ from streamlearn import demo
 from streamlearn.commands import demo_yaml
 from streamlearn.config import load
 from streamlearn.demo import DEGREES_PER_SAMPLE, Feeder, message, turned_digit
-from tests.fakes import MemorySink
+from testbed.fakes import MemorySink
+from testbed.ports import free_ports
 
 
 def test_sample_i_is_a_function_of_i_and_the_seed_alone():
@@ -129,14 +129,6 @@ def test_print_config_prints_it_and_starts_nothing(forks, tmp_path):
     assert life.wait() == 0
     assert life.stdout == demo_yaml(tmp_path / "state", 8080, 8082)
     assert not (tmp_path / "state").exists()
-
-
-def free_ports(n):
-    with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [each.getsockname()[1] for each in with_sockets]
-    for each in with_sockets:
-        each.close()
-    return ports
 
 
 def told(url):

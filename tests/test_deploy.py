@@ -4,7 +4,6 @@ import json
 import math
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from connectors import open_sink, open_source
 from streamlearn import config, settings
 from streamlearn.serving import http
 from streamlearn.telemetry import ROWS
+from testbed.ports import free_port
 from tests.test_telemetry import FULL, follower, telemetry
 
 ROOT = Path(__file__).parents[1]
@@ -165,12 +165,6 @@ def test_the_dashboard_asks_the_data_source_that_is_chosen():
     asked = [*PANELS, *(target for panel in PANELS for target in panel["targets"]), *DASHBOARD["annotations"]["list"]]
     assert all(one["datasource"] == {"type": "prometheus", "uid": "${datasource}"} for one in asked)
     assert all('instance=~"$instance"' in expression for expression in EXPRESSIONS)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def ask(port, expression):

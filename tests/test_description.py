@@ -17,7 +17,7 @@ from streamlearn.serving.http import DESCRIPTION, Application, Settings
 from streamlearn.serving.page import FILES
 from streamlearn.serving.service import SamplesTo, Service
 from streamlearn.snapshot import Reference
-from tests.test_follower import numbered
+from testbed.numbered import numbered
 from tests.test_http import answering, get
 
 load_all_checks()

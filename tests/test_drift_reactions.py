@@ -13,9 +13,9 @@ from streamlearn.drift import Drift, Mark, ReactionKeys, Reactions
 from streamlearn.errors import ConfigError
 from streamlearn.records import LearnReport, State
 from streamlearn.rollback import roll_back
-from tests.fakes import MemorySource, OrderLearner
-from tests.loops import drain, started
-from tests.small import keys
+from testbed.fakes import MemorySource, OrderLearner
+from testbed.loops import drain, started
+from testbed.small import keys
 
 
 class HastyLearner(OrderLearner):

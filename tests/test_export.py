@@ -24,7 +24,7 @@ from streamlearn.schema import Column, Schema
 from streamlearn.serving.forms.columns import shown
 from streamlearn.serving.forms.pool import present
 from streamlearn.snapshot import FilePublisher
-from tests.test_follower import numbered
+from testbed.numbered import numbered
 from tests.test_forms import OWN
 
 runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: the extra `dev`")

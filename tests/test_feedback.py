@@ -15,10 +15,10 @@ from streamlearn.errors import SinkError, SourceError
 from streamlearn.records import Message, Record
 from streamlearn.serving.feedback import AnswerRecords
 from streamlearn.serving.open_inference import Answer, LabelTexts, Question, Wanted
-from tests.fakes import MemorySource
-from tests.small import configured, samples
+from testbed.fakes import MemorySource
+from testbed.ports import free_ports
+from testbed.small import configured, samples
 from tests.test_http import TOKEN, answering, get, post
-from tests.test_readme import free_ports
 
 FEEDBACK = "/v2/models/digits/feedback"
 

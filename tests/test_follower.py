@@ -25,18 +25,9 @@ from streamlearn.serving.hosts import Followers, InProcess
 from streamlearn.serving.http import Settings
 from streamlearn.serving.service import SamplesTo, Service, decode, encode, listen
 from streamlearn.snapshot import FilePublisher, Reference
-
-INFER = "/v2/models/digits/infer"
-LABELS = 20
-DEADLINE_S = 20.0
-
-
-def numbered(number):
-    """A snapshot whose every answer tells its number: as the label, and as the probability of the label."""
-    bias = np.zeros(LABELS, np.float32)
-    bias[0] = 1 + number % 97
-    arrays = {"head.weight": np.zeros((LABELS, 2), np.float32), "head.bias": bias, "active": np.ones(LABELS, np.uint8)}
-    return Snapshot(number, Answering("mlp", arrays, {}), tuple(range(number, number + LABELS)), (2,), 0)
+from testbed.forks import ended
+from testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
+from testbed.waiting import DEADLINE_S, until
 
 
 def service(**changes):
@@ -62,40 +53,6 @@ def in_process(current, told=None):
         yield host, f"http://127.0.0.1:{host.port}"
     finally:
         host.stop(DEADLINE_S)
-
-
-def question(*names):
-    features = {"name": "features", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 0.5]}
-    return {"inputs": [features], "outputs": [{"name": name} for name in names]}
-
-
-ALL = question("label", "probabilities", "labels")
-
-
-def assert_of_one_snapshot(answer):
-    assert answer.status_code == 200, answer.text
-    version = int(answer.json()["model_version"])
-    label, probabilities, labels = (output["data"] for output in answer.json()["outputs"])
-    assert label == [str(version)]
-    assert labels == [str(version + i) for i in range(LABELS)]
-    power = np.exp(1.0 + version % 97)
-    assert probabilities[0] == pytest.approx(power / (power + LABELS - 1), rel=1e-5)
-    return version
-
-
-def until(claim, what):
-    """Ask again and again, for nothing here can be waited for in any other way: it happens in another process."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := claim()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {DEADLINE_S} s"
-        time.sleep(0.01)
-    return found
-
-
-def gone(pid):
-    with suppress(OSError), open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-        return file.read().rpartition(")")[2].split()[0] == "Z"
-    return True
 
 
 @pytest.fixture
@@ -144,7 +101,7 @@ def test_a_follower_that_is_killed_is_started_again_and_the_socket_keeps_the_que
         for restarts in (1, 2):
             (pid,) = running.pids
             os.kill(pid, signal.SIGKILL)
-            until(lambda pid=pid: gone(pid), "the end of the process")
+            until(lambda pid=pid: ended(pid), "the end of the process")
             with httpx.Client(base_url=url, timeout=DEADLINE_S) as fresh:
                 assert assert_of_one_snapshot(fresh.post(INFER, json=ALL)) == 1
             assert running.restarts == restarts
@@ -159,7 +116,7 @@ def test_stopping_finishes_what_is_in_progress_and_leaves_no_process(live):
         began = time.monotonic()
         running.stop(DEADLINE_S)
         assert time.monotonic() - began < DEADLINE_S / 2, "they drained, they were not killed"
-        assert all(gone(pid) for pid in pids)
+        assert all(ended(pid) for pid in pids)
         assert not running.is_alive()
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{url}/v2/health/live")
@@ -173,7 +130,7 @@ def test_while_draining_it_is_not_ready_and_still_answers(live):
         until(lambda: client.get("/v2/health/ready").status_code == 503, "withdrawing readiness")
         assert assert_of_one_snapshot(client.post(INFER, json=ALL)) == 1
         os.kill(pid, signal.SIGTERM)
-        until(lambda: gone(pid), "leaving at the second signal")
+        until(lambda: ended(pid), "leaving at the second signal")
 
 
 def test_a_follower_that_does_not_end_is_killed_at_the_deadline(live):
@@ -181,7 +138,7 @@ def test_a_follower_that_does_not_end_is_killed_at_the_deadline(live):
         httpx.get(f"{url}/v2/health/live", timeout=DEADLINE_S)
         (pid,) = running.pids
         running.stop(0.2)
-        assert gone(pid)
+        assert ended(pid)
 
 
 PARENT = """
@@ -206,7 +163,7 @@ def test_followers_end_with_their_parent_and_free_its_port(live):
         assert httpx.get(f"http://127.0.0.1:{port}/v2/health/ready", timeout=DEADLINE_S).status_code == 200
         parent.kill()
         parent.wait()
-        until(lambda: all(gone(pid) for pid in pids), "the end of the followers")
+        until(lambda: all(ended(pid) for pid in pids), "the end of the followers")
     until(lambda: can_listen(port), "freeing the port")
 
 

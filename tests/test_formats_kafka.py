@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from benchmarks.reliability.stream import logged
+from testbed.forks import Forks
+from testbed.small import configured, samples, settled
 from tests.conftest import Topics
-from tests.forks import Forks
 from tests.registry import registry
-from tests.small import configured, samples, settled
 from tests.test_avro import record_of
 from tests.test_logs import TRACE
 from tests.test_registry import framed

@@ -32,7 +32,8 @@ from streamlearn.serving.service import Service, grpc_port  # noqa: E402
 from streamlearn.serving.settings import Settings  # noqa: E402
 from streamlearn.serving.tensors import DTYPES  # noqa: E402
 from streamlearn.snapshot import FilePublisher, Reference  # noqa: E402
-from tests.test_follower import DEADLINE_S, LABELS, numbered, until  # noqa: E402
+from testbed.numbered import LABELS, numbered  # noqa: E402
+from testbed.waiting import DEADLINE_S, until  # noqa: E402
 
 X = np.array([[0.5, 1.0], [2.0, -3.0], [0.0, 0.0]], np.float32)
 NAMES = ("label", "probabilities", "labels")

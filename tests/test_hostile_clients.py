@@ -4,7 +4,6 @@ import json
 import select
 import socket
 import time
-from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,15 +14,14 @@ from streamlearn.serving.hosts import Followers, InProcess
 from streamlearn.serving.http import Settings
 from streamlearn.serving.service import SamplesTo, Service
 from streamlearn.snapshot import FilePublisher, Reference
-from tests.test_follower import ALL, numbered
+from testbed.numbered import numbered
+from testbed.raw_http import BODY, NONSENSE, PATIENCE_S, connected, ends, receive, request, split, status
 
 WAIT_S = 0.6
-PATIENCE_S = 20.0  # of these tests: far beyond every deadline of the server
 LIMITS = Settings(
     port=0, head_timeout_s=WAIT_S, body_timeout_s=WAIT_S, send_timeout_s=WAIT_S, keep_alive_s=2 * WAIT_S,
     max_body_bytes=100_000, max_head_bytes=8192, max_connections=20,
 )  # fmt: skip
-BODY = json.dumps(ALL).encode()
 
 
 @pytest.fixture(scope="module", params=["follower", "in_process"])
@@ -48,87 +46,6 @@ def _still_answers(port):
     with connected(port) as client:
         client.sendall(request())
         assert status(receive(client)) == 200, "the server does not answer after this any more"
-
-
-@contextmanager
-def connected(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as client:
-        yield client
-
-
-def request(body=BODY, path="/v2/models/digits/infer", method="POST", **headers):
-    lines = [f"{method} {path} HTTP/1.1", "host: x", f"content-length: {len(body)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "\r\n"]).encode() + body
-
-
-def receive(client, answers=1):
-    """Everything up to the end of that many answers, or of the connection."""
-    data = b""
-    while len(split(data)) < answers:
-        try:
-            chunk = client.recv(1 << 20)
-        except ConnectionResetError:
-            break
-        if not chunk:
-            break
-        data += chunk
-    return data
-
-
-def split(data):
-    """Whole answers in what came, as (status, headers, body)."""
-    found = []
-    while b"\r\n\r\n" in data:
-        head, _, data = data.partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        size = int(headers["content-length"])
-        if len(data) < size:
-            break
-        found.append((int(first.split()[1]), headers, data[:size]))
-        data = data[size:]
-    return found
-
-
-def status(data):
-    ((code, _, body),) = split(data)
-    if code != 200:
-        assert set(json.loads(body)) == {"error"}
-    return code
-
-
-def ends(client):
-    """Seconds until the server ends the connection, and what it said before."""
-    began, said = time.monotonic(), b""
-    while True:
-        try:
-            chunk = client.recv(1 << 16)
-        except ConnectionResetError:
-            chunk = b""
-        if not chunk:
-            return time.monotonic() - began, said
-        said += chunk
-
-
-NONSENSE = {
-    "noise": b"\x00\xff\xfe\x01" * 10 + b"\r\n\r\n",
-    "a TLS greeting": bytes.fromhex("1603010200010001fc0303") + b"\x11" * 64,
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "no path": b"GET\r\n\r\n",
-    "no such version": b"GET / HTTP/9.9\r\n\r\n",
-    "no such method": b"EVIL / HTTP/1.1\r\n\r\n",
-    "NUL in a header": b"GET / HTTP/1.1\r\nhost: a\x00b\r\n\r\n",
-    "two lengths": b"POST /v2/models/digits/infer HTTP/1.1\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\n{}",
-    "a negative length": b"POST /v2/models/digits/infer HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
-    "a length beyond numbers": b"POST /v2/models/digits/infer HTTP/1.1\r\ncontent-length: 99999999999999999999999\r\n\r\n",
-    "length and chunks": request(transfer_encoding="chunked"),
-    "a chunk of no size": b"POST /v2/models/digits/infer HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
-    "a chunk beyond numbers": b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" + b"F" * 17 + b"\r\n",
-    "a proxy's request": b"CONNECT evil.example:443 HTTP/1.1\r\nhost: evil.example\r\n\r\n",
-    "a path that is no URL": b"GET http://[ HTTP/1.1\r\nhost: x\r\n\r\n",
-    "bytes in the path": b"GET /\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("sent", NONSENSE.values(), ids=NONSENSE)

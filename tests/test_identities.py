@@ -11,9 +11,9 @@ from streamlearn.errors import PositionLostError
 from streamlearn.identities import Identities
 from streamlearn.prefetch import Prefetch
 from streamlearn.records import Message
-from tests.fakes import MemorySource, PairDecoder
-from tests.loops import loop_on
-from tests.small import append, on_log, samples
+from testbed.fakes import MemorySource, PairDecoder
+from testbed.loops import loop_on
+from testbed.small import append, on_log, samples
 
 
 def test_what_was_read_is_known_again_and_another_of_the_same_name_is_refused(tmp_path: Path) -> None:

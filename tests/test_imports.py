@@ -223,6 +223,22 @@ def test_no_file_imports_inside_a_function_to_break_a_cycle():
         assert name == "cli" or not any(i.startswith(("streamlearn", "connectors")) for i in late), (name, late)
 
 
+@pytest.mark.parametrize(
+    ("who", "never"),
+    [
+        ("streamlearn", {"testbed", "benchmarks", "tests"}),
+        ("connectors", {"testbed", "benchmarks", "tests"}),
+        ("testbed", {"benchmarks", "tests"}),
+        ("benchmarks", {"tests"}),
+    ],
+)
+def test_nothing_leans_on_what_is_made_to_try_it(who, never):
+    """`testbed` is what tests and benchmarks share."""
+    for path in sorted((ROOT / who).rglob("*.py")):
+        found = {imported.split(".")[0] for imported in _imports(path)} & never
+        assert not found, f"{path.relative_to(ROOT)} imports {found}"
+
+
 @pytest.mark.parametrize("module", ["streamlearn.serving.follower", "streamlearn", "streamlearn.cli"])
 def test_what_must_start_fast_loads_neither_torch_nor_river(module):
     code = (

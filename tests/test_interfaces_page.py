@@ -17,8 +17,8 @@ from streamlearn.serving.hosts import Followers
 from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service
 from streamlearn.snapshot import FilePublisher
+from testbed.waiting import DEADLINE_S
 from tests.kserve_python import kserve_python
-from tests.test_follower import DEADLINE_S
 
 PAGE = (Path(__file__).parents[1] / "docs/interfaces.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

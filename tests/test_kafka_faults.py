@@ -21,8 +21,8 @@ from connectors import open_sink, open_source
 from connectors.kafka import KafkaSource
 from streamlearn.errors import ConfigError, PositionLostError, SinkError, SourceError
 from streamlearn.records import Message
-from tests.forks import Forks
-from tests.mock_cluster import (
+from testbed.forks import Forks
+from testbed.mock_cluster import (
     FETCH,
     FIND_COORDINATOR,
     INIT_PRODUCER_ID,

@@ -1,6 +1,5 @@
 """TLS, SASL and mutual TLS against a real broker: who is let in, what those read who are not, and where no secret may stand."""
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +11,12 @@ import pytest
 from connectors import SINKS, SOURCES, open_sink, open_source
 from streamlearn.errors import ConfigError
 from streamlearn.records import Message
+from testbed.forks import Forks
+from testbed.ports import free_ports
+from testbed.small import configured, samples, settled
 from tests import secured
 from tests.contracts.upstreams import read
-from tests.forks import Forks
 from tests.secured import KEY_PASSWORD, PASSWORD, Secured
-from tests.small import configured, samples, settled
 
 CLIENTS = [name for name in ("kafka", "kafka-fast") if name in SOURCES and name in SINKS]
 
@@ -133,15 +133,9 @@ def test_a_password_that_is_no_text_is_refused_and_not_shown(value: object) -> N
     assert str(value) not in str(caught.value)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def spying(broker: Secured, folder: Path) -> tuple[Path, int, int]:
     """A daemon that uses the secret everywhere: source, dead letters, predictions, posted samples. Its ports."""
-    ports = free_port(), free_port()
+    ports = free_ports(2)
     client = {k: v for k, v in broker.client("scram").items() if k != "sasl_plain_password"}
     there = {"type": "kafka", "bootstrap_servers": broker.sasl, "timeout_s": 5, "client": client}
     config = configured(

@@ -7,8 +7,8 @@ from streamlearn.admit import CONNECT, REPLAYS, dead_letter
 from streamlearn.errors import ConfigError, DecodeError
 from streamlearn.letters import letters, send_again
 from streamlearn.records import Record
-from tests.fakes import MemorySource
-from tests.loops import drain, started
+from testbed.fakes import MemorySource
+from testbed.loops import drain, started
 from tests.test_admit import admission, fetched
 
 BAD = [

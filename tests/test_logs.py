@@ -12,8 +12,8 @@ import connectors
 from benchmarks.reliability.stream import logged
 from streamlearn import logs
 from streamlearn.records import Message, Record, traceparent
-from tests.forks import Forks
-from tests.small import configured, on_log, samples, settled
+from testbed.forks import Forks
+from testbed.small import configured, on_log, samples, settled
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

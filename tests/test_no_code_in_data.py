@@ -27,7 +27,7 @@ from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service, decode
 from streamlearn.snapshot import FollowedFile, Reference
 from streamlearn.snapshot_file import FILE, write
-from tests.small import append, keys, samples
+from testbed.small import append, keys, samples
 from tests.test_http import answering, post
 
 ROOT = Path(connectors.__file__).parent.parent

@@ -8,8 +8,8 @@ import pytest
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.errors import CheckpointError
 from streamlearn.ownership import Ownership
-from tests.fakes import MemorySource
-from tests.loops import drain, started
+from testbed.fakes import MemorySource
+from testbed.loops import drain, started
 from tests.test_prequential import stream
 
 VALUES = stream(60)

@@ -9,8 +9,8 @@ from streamlearn.serving.hosts import InProcess
 from streamlearn.serving.http import Settings
 from streamlearn.serving.service import SamplesTo, Service
 from streamlearn.snapshot import Reference
-from tests.test_follower import numbered
-from tests.test_hostile_clients import ends, request, split
+from testbed.numbered import numbered
+from testbed.raw_http import ends, request, split
 
 OPENED = []
 LISTENING = [False]

@@ -8,9 +8,9 @@ import pytest
 
 from streamlearn.pending import ROW_BYTES, Pending, Settings, Waiting
 from streamlearn.records import Given, State
-from tests.fakes import MemorySink, MemorySource
+from testbed.fakes import MemorySink, MemorySource
+from testbed.loops import drain, started
 from tests.late import Account, LateDecoder, fading, stream
-from tests.loops import drain, started
 
 
 def table(*, clock=lambda: 0, **settings):

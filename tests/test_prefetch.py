@@ -11,7 +11,7 @@ from streamlearn.errors import PositionLostError, SourceError, StreamlearnError
 from streamlearn.journal import Journal
 from streamlearn.prefetch import Intake, Prefetch, Retries, decoded
 from streamlearn.records import Record
-from tests.fakes import MemorySource, PairDecoder, lost
+from testbed.fakes import MemorySource, PairDecoder, lost
 
 
 def pairs(n, first=0):

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.fakes import MemorySink, MemorySource
-from tests.loops import drain, outcomes, started
+from testbed.fakes import MemorySink, MemorySource
+from testbed.loops import drain, outcomes, started
 
 
 def stream(n, seed=3, bad=()):

@@ -10,10 +10,10 @@ import pytest
 
 from streamlearn.errors import CheckpointError
 from streamlearn.probe import Probe, Settings
-from tests.fakes import MemorySource
+from testbed.fakes import MemorySource
+from testbed.loops import drain, started
 from tests.late import LateDecoder
 from tests.late import stream as late_stream
-from tests.loops import drain, started
 
 
 def probe(**settings):

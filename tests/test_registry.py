@@ -20,10 +20,10 @@ from streamlearn.prefetch import Intake, Prefetch
 from streamlearn.records import Message, Record, Sample
 from streamlearn.schema import Column, Schema
 from streamlearn.settings import read
-from tests.fakes import MemorySource
-from tests.forks import Forks
+from testbed.fakes import MemorySource
+from testbed.forks import Forks
+from testbed.small import configured, samples, settled
 from tests.registry import FakeRegistry, basic, endless, registry, silent
-from tests.small import configured, samples, settled
 from tests.test_avro import record_of, written
 
 COLUMNS = Schema((Column("amount"), Column("weight")))

@@ -23,8 +23,9 @@ from streamlearn.serving.requests import InThread, Places, Requests, Saved, Tell
 from streamlearn.serving.service import RequestsFrom, Service
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher, Reference
-from tests.small import on_log
-from tests.test_follower import ALL, DEADLINE_S, LABELS, numbered, until
+from testbed.numbered import ALL, LABELS, numbered
+from testbed.small import on_log
+from testbed.waiting import DEADLINE_S, until
 
 JSON_LENGTH = "inference-header-content-length"
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.small import keys
-from tests.test_readme import free_ports
+from testbed.ports import free_ports
+from testbed.small import keys
 
 PLANT = "planted-secret"
 FROM_FILE, INLINE, FROM_ENVIRONMENT, KAFKA = (

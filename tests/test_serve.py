@@ -20,8 +20,8 @@ from streamlearn.records import Answering, Snapshot
 from streamlearn.snapshot import FilePublisher
 from streamlearn.snapshot_file import FILE
 from streamlearn.telemetry import ROWS, SERVERS
+from testbed.ports import free_ports
 from tests.test_deploy import passes, tool
-from tests.test_readme import free_ports
 from tests.test_telemetry import by_label, samples
 
 

@@ -9,8 +9,8 @@ import pytest
 from streamlearn.errors import ConfigError
 from streamlearn.settings import read
 from streamlearn.share import GIVES_WAY, Share
-from tests.forks import Forks
-from tests.small import on_log, settled
+from testbed.forks import Forks
+from testbed.small import on_log, settled
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no processors for a thread")
 PROCESSORS = sorted(os.sched_getaffinity(0))

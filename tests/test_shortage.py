@@ -14,9 +14,9 @@ from streamlearn.admit import CONNECT
 from streamlearn.journal import Journal
 from streamlearn.records import Batch, State
 from streamlearn.shortage import Attempts, is_memory_error
-from tests import fakes, loops
-from tests.fakes import MemorySink, MemorySource, OrderLearner
-from tests.loops import drain, outcomes, started
+from testbed import fakes, loops
+from testbed.fakes import MemorySink, MemorySource, OrderLearner
+from testbed.loops import drain, outcomes, started
 
 POISON = 77.0
 

@@ -13,8 +13,8 @@ from streamlearn.drift import Drift, Mark, Moved
 from streamlearn.prefetch import Upstream
 from streamlearn.prequential import Turn
 from streamlearn.status import COLUMNS, History, Status, known, lags, replace_file
-from tests.fakes import MemorySource
-from tests.loops import drain, outcomes, started
+from testbed.fakes import MemorySource
+from testbed.loops import drain, outcomes, started
 from tests.test_prequential import stream
 
 

@@ -20,7 +20,8 @@ from streamlearn.serving.service import Service
 from streamlearn.serving.settings import Settings
 from streamlearn.settings import read
 from streamlearn.snapshot import FilePublisher, Reference
-from tests.test_follower import ALL, DEADLINE_S, numbered, until
+from testbed.numbered import ALL, numbered
+from testbed.waiting import DEADLINE_S, until
 from tests.test_http import INFER, SAMPLES, answering, ask, post, rows
 from tests.test_logs import TRACE, _as_it_was, lines, of
 from tests.test_requests import asked, endpoint, headers

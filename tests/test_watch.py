@@ -16,10 +16,10 @@ from streamlearn.scrape import Info, Telemetry
 from streamlearn.snapshot import FilePublisher
 from streamlearn.status import Status
 from streamlearn.watch import LoopWatch, Servers
-from tests.fakes import MemorySource, PairDecoder
-from tests.loops import drain, started
-from tests.loops import outcomes as all_outcomes
-from tests.test_follower import numbered
+from testbed.fakes import MemorySource, PairDecoder
+from testbed.loops import drain, started
+from testbed.loops import outcomes as all_outcomes
+from testbed.numbered import numbered
 from tests.test_prequential import stream
 
 

@@ -1,21 +1,18 @@
 """What a scenario works with: a folder of its own, cheap lives of the program, a real Kafka when it asks for one."""
 
 import contextlib
-import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from tests.forks import Forks
+from testbed.forks import Forks
+from testbed.kafka_broker import load_broker
 
 UPSTREAMS = ("log", "kafka", "kafka-3")
 """What a killed daemon reads: the embedded log, a real Kafka with one partition, and with three."""
-BROKER = Path(__file__).parents[2] / "deploy/kafka/broker.py"
 
 
 class NotHereError(Exception):
@@ -98,14 +95,3 @@ class Bench:
     def close(self) -> None:
         """End what was started."""
         self._own.close()
-
-
-def load_broker() -> ModuleType:
-    """`deploy/kafka/broker.py`, which is a program and no part of a package. Errors: NotHereError."""
-    spec = importlib.util.spec_from_file_location("broker", BROKER)
-    if spec is None or spec.loader is None:
-        raise NotHereError(f"{BROKER} is not there")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module

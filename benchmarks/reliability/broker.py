@@ -13,8 +13,8 @@ from benchmarks.reliability.stream import PATIENCE_S, Upstream, values
 from benchmarks.reliability.table import Outcome, scenario
 from benchmarks.reliability.trial import HALF, RECORDS, SAME, Trial
 from streamlearn.inspection import inspected
-from tests.proxy import Fault
-from tests.small import settled
+from testbed.proxy import Fault
+from testbed.small import settled
 
 assert outage
 assert refusals  # their scenarios are of this group too

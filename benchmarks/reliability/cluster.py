@@ -11,11 +11,13 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from benchmarks.reliability.bench import Bench, NotHereError, load_broker
+from benchmarks.reliability.bench import Bench, NotHereError
 from benchmarks.reliability.stream import PATIENCE_S, Journalled, Upstream
-from tests.forks import Life
-from tests.proxy import Proxy
-from tests.small import SHAPE, configured, settled
+from testbed.forks import Life
+from testbed.kafka_broker import load_broker
+from testbed.ports import free_port, free_ports
+from testbed.proxy import Proxy
+from testbed.small import SHAPE, configured, settled
 
 TIMEOUTS = {"timeout_s": 1.0, "metadata_every_s": 0.5, "client": {"request_timeout_ms": 1000, "reconnect_backoff_ms": 20}}
 """Short, so that an outage of seconds is longer than each of them."""
@@ -27,7 +29,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._broker = folder, load_broker()
-        self._ports = (self._broker.free_port(), self._broker.free_port())
+        self._ports = free_ports(2)
         self.proxy = Proxy(self._ports[0], self._ports[1])
         self.up()
         self._second: Any = None
@@ -167,7 +169,7 @@ class Reader:
 
     def __init__(self, bench: Bench, upstream: Upstream, name: str = "state", **changes: Any) -> None:
         self.state, self._forks, self._upstream = bench.folder / name, bench.forks, upstream
-        self.port = load_broker().free_port()
+        self.port = free_port()
         told = {
             "checkpoint": {"every_records": 40, "keep": 3},
             "predictions": {"type": "log", "path": f"{self.state}.answers", "unique_keys": True},

@@ -23,8 +23,8 @@ from streamlearn.checkpoint import Checkpoints
 from streamlearn.config import configure
 from streamlearn.prequential import Prequential
 from streamlearn.snapshot import Reference
-from tests.forks import Life
-from tests.small import SHAPE, append, configured, keys, sample, settled
+from testbed.forks import Life
+from testbed.small import SHAPE, append, configured, keys, sample, settled
 
 LEARNERS = ("la-maml", "pool")
 SIZE = SHAPE[0]

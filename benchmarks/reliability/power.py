@@ -22,8 +22,8 @@ from streamlearn.checkpoint import Checkpoints
 from streamlearn.ownership import Ownership
 from streamlearn.protocols import Sink
 from streamlearn.records import Snapshot
-from tests.fakes import MemorySource
-from tests.loops import started
+from testbed.fakes import MemorySource
+from testbed.loops import started
 
 RECORDS, BAD, EVERY = 60, 7, 8
 PUBLISHED, DURABLE = "published", "durable"

@@ -14,7 +14,7 @@ from benchmarks.reliability.table import Outcome, scenario
 from benchmarks.reliability.trial import HALF, RECORDS, SAME, Trial
 from streamlearn.errors import SinkError
 from streamlearn.records import Message
-from tests.mock_cluster import FETCH, LIST_OFFSETS, OFFSET_COMMIT, PRODUCE, MockCluster, NoMockError
+from testbed.mock_cluster import FETCH, LIST_OFFSETS, OFFSET_COMMIT, PRODUCE, MockCluster, NoMockError
 
 Fault: TypeAlias = Callable[[], object]
 BY = "error codes by librdkafka's mock cluster"

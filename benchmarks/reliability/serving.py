@@ -1,6 +1,6 @@
 """What clients can do to a server: a follower process of its own, attacked over sockets on loopback.
 
-The snapshots say their number in every part of an answer (`tests/test_follower.py`), so that a mixed one would be seen.
+The snapshots say their number in every part of an answer (`testbed/numbered.py`), so that a mixed one would be seen.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from streamlearn.serving.hosts import Followers
 from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service
 from streamlearn.snapshot import FilePublisher
-from tests.test_follower import ALL, INFER, assert_of_one_snapshot, numbered
-from tests.test_hostile_clients import NONSENSE, connected, ends, receive, request, split, status
-from tests.test_overload import BOUND, ROWS, alone, offered, offered_s
+from testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
+from testbed.overload import BOUND, ROWS, alone, offered, offered_s
+from testbed.raw_http import NONSENSE, connected, ends, receive, request, split, status
 
 TIMEOUT_S = 60.0
 

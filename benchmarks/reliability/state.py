@@ -29,8 +29,8 @@ from benchmarks.reliability.table import Outcome, scenario
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.errors import CheckpointError
 from streamlearn.inspection import inspected
-from tests.forks import Life
-from tests.small import append
+from testbed.forks import Life
+from testbed.small import append
 
 RECORDS = 240
 WHOLE = {"checkpoint": {"every_records": 40, "keep": 100_000}}  # no segment of the journal is cut

@@ -17,8 +17,8 @@ from benchmarks.reliability.bench import Bench
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.inspection import inspected
 from streamlearn.records import Record
-from tests.forks import Life
-from tests.small import append, configured, sample, settled
+from testbed.forks import Life
+from testbed.small import append, configured, sample, settled
 
 PATIENCE_S = 600.0  # ends a run that hangs; it is no claim, how long something took stands in its row
 BAD = frozenset({5, 6, 7, 33, 98, 700, 1999, 3001})  # positions in each partition, where it has them

@@ -19,10 +19,10 @@ from streamlearn.daemon import recover
 from streamlearn.due import Due
 from streamlearn.pending import Pending, Settings
 from streamlearn.prefetch import Prefetch
+from testbed.fakes import MemorySink, MemorySource
+from testbed.loops import loop_on
 from tests import late
-from tests.fakes import MemorySink, MemorySource
 from tests.late import LateDecoder
-from tests.loops import loop_on
 
 FILES = {
     str(Path(streamlearn.__file__).parent / name)

@@ -14,8 +14,8 @@ import pytest
 import connectors
 from benchmarks.reliability.stream import Journalled
 from streamlearn.checkpoint import Checkpoints
-from tests.forks import Forks, Life
-from tests.small import append, configured, sample, settled
+from testbed.forks import Forks, Life
+from testbed.small import append, configured, sample, settled
 
 RECORDS = 3600
 KILLS = {(1, "kafka"): 28, (3, "kafka"): 20, (1, "log"): 12, (1, "file"): 12}  # by partitions and source

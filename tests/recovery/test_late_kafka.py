@@ -11,10 +11,10 @@ import pytest
 from benchmarks.reliability.stream import Journalled, logged
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.inspection import inspected
+from testbed.forks import Forks, Life
+from testbed.small import CHUNK, configured, sample, settled
 from tests.conftest import Topics
-from tests.forks import Forks, Life
 from tests.recovery.test_kill import outcomes
-from tests.small import CHUNK, configured, sample, settled
 
 SAMPLES = 600
 TWICE = 60  # of the labels are sent a second time

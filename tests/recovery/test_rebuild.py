@@ -18,11 +18,11 @@ from streamlearn.errors import ConfigError, SourceError
 from streamlearn.pending import Pending, Settings
 from streamlearn.prefetch import Prefetch
 from streamlearn.records import Message
+from testbed.fakes import MemorySource, PairDecoder
+from testbed.loops import drain, loop_on, started
+from testbed.small import append, configured, samples
 from tests import late
-from tests.fakes import MemorySource, PairDecoder
 from tests.late import LateDecoder
-from tests.loops import drain, loop_on, started
-from tests.small import append, configured, samples
 from tests.test_prequential import stream
 
 STOPS = (83, 157, 230)

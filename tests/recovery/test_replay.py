@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.forks import Forks
-from tests.loops import outcomes
-from tests.small import configured, samples, settled
+from testbed.forks import Forks
+from testbed.loops import outcomes
+from testbed.small import configured, samples, settled
 
 BAD = b'{"features": "none"}'
 

@@ -6,8 +6,8 @@ from streamlearn.checkpoint import Checkpoints
 from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.ownership import Ownership
 from streamlearn.rollback import roll_back
-from tests.fakes import MemorySource
-from tests.loops import drain, started
+from testbed.fakes import MemorySource
+from testbed.loops import drain, started
 from tests.test_prequential import stream
 
 VALUES = stream(60, bad=(7,))

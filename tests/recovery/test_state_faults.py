@@ -13,8 +13,8 @@ from benchmarks.reliability.bench import Bench, NotHereError
 from streamlearn.errors import CheckpointError, DiskError
 from streamlearn.journal import Journal
 from streamlearn.ownership import Ownership
-from tests.fakes import MemorySource
-from tests.loops import drain, started
+from testbed.fakes import MemorySource
+from testbed.loops import drain, started
 from tests.test_prequential import stream
 
 

@@ -7,14 +7,14 @@ knows no administration but metadata, and its groups are for one member.
 
 import ctypes
 import importlib.util
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_char_p, c_int, c_int16, c_int32, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
 
-from tests.proxy import Proxy
+from testbed.ports import free_port
+from testbed.proxy import Proxy
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, OFFSET_COMMIT, FIND_COORDINATOR, INIT_PRODUCER_ID = 0, 1, 2, 3, 8, 10, 22
 """Keys of requests, as Kafka's protocol numbers them."""
@@ -135,13 +135,6 @@ def mock_cluster(brokers: int = 1) -> Iterator[MockCluster]:
         yield made
     finally:
         made.close()
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _library() -> ctypes.CDLL:

@@ -72,4 +72,4 @@ def settled(state: Path) -> int:
         status = json.loads((state / "status.json").read_bytes())
     except FileNotFoundError:
         return 0
-    return sum(status["outcomes"].values()) + status["pending"] + sum(status["waiting"].values())
+    return int(sum(status["outcomes"].values()) + status["pending"] + sum(status["waiting"].values()))

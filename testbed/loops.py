@@ -24,7 +24,7 @@ from streamlearn.prequential import Parts, Prequential
 from streamlearn.probe import Probe
 from streamlearn.probe import Settings as ProbeSettings
 from streamlearn.protocols import Decoder, Publisher, Sink, Source
-from tests.fakes import MemoryPublisher, MemorySink, OrderLearner, PairDecoder
+from testbed.fakes import MemoryPublisher, MemorySink, OrderLearner, PairDecoder
 
 OUTCOMES = ("learned", "probe", "rejected", "skipped", "expired", "joined", "unmatched", "duplicate")
 
