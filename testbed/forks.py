@@ -56,6 +56,11 @@ class Life:
                 raise AssertionError(f"it did not end within {timeout_s} s; it said:\n{self.stderr}") from None
         return self.code
 
+    def stop(self, timeout_s: float = DEADLINE_S) -> None:
+        """Ask it to drain, and wait until it has. Errors: AssertionError where it ended with another code than 0."""
+        self.kill(signal.SIGTERM)
+        assert self.wait(timeout_s) == 0, f"it ended with {self.code}, and said:\n{self.stderr}"
+
     @property
     def stdout(self) -> str:
         """What it printed so far."""

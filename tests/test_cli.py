@@ -1,7 +1,6 @@
 """Every way in which a command refuses: its exit code, and the one line that says where, what was found, what was expected."""
 
 import json
-import signal
 import socket
 import time
 
@@ -191,8 +190,7 @@ def test_a_position_that_the_log_no_longer_holds_is_3_at_once(forks, tmp_path):
     config, state = on_log(tmp_path, 30)
     life = forks.start("run", config)
     life.until(lambda: settled(state) == 30, "the last record's outcome")
-    life.kill(signal.SIGTERM)
-    assert life.wait() == 0
+    life.stop()
     for path in tmp_path.glob("samples.sqlite*"):
         path.unlink()
     append(tmp_path / "samples.sqlite", samples(5))
@@ -214,8 +212,7 @@ def test_a_locked_directory_is_4_and_its_owner_goes_on(forks, tmp_path):
     line = f"streamlearn: state directory {state} is locked by process {owner.pid}: expected to be its only user"
     assert life.stderr.splitlines()[-1].startswith(line)
     owner.until(lambda: settled(state) == 15, "the last record's outcome")
-    owner.kill(signal.SIGTERM)
-    assert owner.wait() == 0
+    owner.stop()
 
 
 def damaged(forks, tmp_path, *, records=30):
@@ -223,8 +220,7 @@ def damaged(forks, tmp_path, *, records=30):
     life = forks.start("run", config)
     life.event("daemon.started")
     life.until(lambda: settled(state) == records, "the last record's outcome")
-    life.kill(signal.SIGTERM)
-    assert life.wait() == 0
+    life.stop()
     return config, state, sorted((state / "checkpoints").iterdir())
 
 
@@ -236,8 +232,7 @@ def test_a_damaged_checkpoint_is_passed_loudly_for_the_one_before_it(forks, tmp_
     assert (event["level"], event["name"], event["next_step"]) == ("error", kept[-1].name, "using the one before it")
     assert life.event("daemon.restored")["name"] == kept[-2].name
     life.until(lambda: settled(state) == 30, "the last record's outcome")
-    life.kill(signal.SIGTERM)
-    assert life.wait() == 0
+    life.stop()
     assert json.loads(forks.run("inspect", state, "--json").stdout)["counts"]["learned"] == 30
 
 
@@ -332,8 +327,7 @@ def test_a_secret_is_told_to_nobody(forks, tmp_path, where):
     life.event("source.lost")
     told = pages(life, state)
     assert "streamlearn_source_up 0" in told
-    life.kill(signal.SIGTERM)
-    assert life.wait() == 0
+    life.stop()
     assert SECRET not in told + life.stderr + "".join(p.read_text() for p in state.rglob("*.json*"))
 
 

@@ -58,8 +58,7 @@ class Daemon:
         return self.ask("POST", "/v2/repository/models/model/load", {"parameters": {"version": str(version), **more}})
 
     def drained(self):
-        self.life.kill(15)
-        assert self.life.wait() == 0, self.life.stderr
+        self.life.stop()
         return inspected(self.state)
 
 
@@ -108,8 +107,7 @@ def test_with_replay_it_learns_again_from_the_older_positions_while_it_runs(daem
     straight = tmp_path / "straight"
     life = forks.start("run", configured(straight, {"type": "log", "path": str(tmp_path / "samples.sqlite")}))
     life.until(lambda: settled(straight) >= 200, "all records")
-    life.kill(15)
-    assert life.wait() == 0
+    life.stop()
     assert went["model_digest"] == inspected(straight)["model_digest"]
 
 

@@ -158,8 +158,7 @@ def test_the_demo_learns_shows_a_page_survives_a_kill_and_goes_on(forks, tmp_pat
     life = forks.start(*map(str, arguments))
     again = life.until(lambda: told(url), "the page")
     life.until(lambda: told(url)["outcomes"]["learned"] > again["outcomes"]["learned"] + 100, "going on")
-    life.kill(signal.SIGTERM)
-    assert life.wait() == 0
+    life.stop()
     kept = json.loads(forks.run("inspect", state, "--json").stdout)
     fed = everything(state / "samples.sqlite")
     assert fed == [message(i).value for i in range(len(fed))], "no sample was left out or came twice"

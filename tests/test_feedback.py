@@ -180,8 +180,7 @@ def test_a_served_answer_is_scored_by_its_late_label_and_a_second_source_brings_
     assert told["outcomes"]["joined"] == 2
     assert told["late"]["served_accuracy"] == float(answer["outputs"][0]["data"] == [features["label"]])
     assert sum(told["outcomes"].values()) + told["pending"] + sum(told["waiting"].values()) == 64
-    life.kill(15)
-    assert life.wait() == 0, life.stderr
+    life.stop()
     kept = json.loads(forks.run("inspect", tmp_path / "state", "--json").stdout)
     assert kept["positions"] == {"samples[0]": 61, "labels[0]": 2, "streamlearn-answers[0]": 1}
     assert kept["waiting"] == {"label": 0, "sample": 0, "joined_ids": 2, "joined": 2, "duplicate": 1}

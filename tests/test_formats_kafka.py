@@ -61,8 +61,7 @@ def test_formats_and_envelopes_stand_side_by_side_in_a_topic(
         config = configured(state, source, decode=how, predictions={"type": "log", "path": str(tmp_path / "answers")})
         life = forks.start("run", config)
         life.until(lambda: settled(state) == 61, "the last record", 240.0)
-        life.kill(15)
-        assert life.wait() == 0
+        life.stop()
         assert fake.asked == ["/schemas/ids/7"]
 
     answered = {(each.key or b"").decode(): json.loads(each.value or b"")["label"] for each in logged(tmp_path / "answers")}

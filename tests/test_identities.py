@@ -58,8 +58,7 @@ def test_a_log_that_was_made_anew_ends_the_daemon_with_3_and_one_that_was_moved_
     life = forks.start("run", config)
     life.event("daemon.started")
     life.until((state / "source.json").exists, "its stream is known")
-    life.kill(15)
-    assert life.wait() == 0
+    life.stop()
     log.rename(tmp_path / "kept.sqlite")
     append(log, samples(50, seed=1))
     again = forks.run("run", config)
@@ -70,8 +69,7 @@ def test_a_log_that_was_made_anew_ends_the_daemon_with_3_and_one_that_was_moved_
     (tmp_path / "kept.sqlite").rename(log)
     life = forks.start("run", config)
     life.event("daemon.restored")
-    life.kill(15)
-    assert life.wait() == 0
+    life.stop()
 
 
 def test_a_log_from_before_has_no_identity_and_is_read(tmp_path: Path) -> None:

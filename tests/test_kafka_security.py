@@ -175,8 +175,7 @@ def test_a_secret_stands_nowhere_but_where_it_was_put(broker: Secured, forks: Fo
         pages = ["/", "/v2", "/v2/models/model", "/status.json", "/v2/health/ready", "/v2/repository", "/openapi.json"]
         shown += [http.get(f"http://127.0.0.1:{port}{page}").text for page in pages]
         shown.append(http.get(f"http://127.0.0.1:{metrics}/metrics").text)
-    life.kill(15)
-    assert life.wait() == 0, life.stderr
+    life.stop()
     shown.append(life.stderr)
     for command in (["inspect", tmp_path / "state", "--json"], ["check", config, "--json"], ["dlq", "list", config, "--json"]):
         told = forks.run(*command, **ENVIRONMENT)

@@ -100,8 +100,7 @@ def test_lines_say_where_the_loop_is_which_model_it_has_and_whose_trace(tmp_path
     sink.close()
     life = forks.start("run", config, "--set", "source.poll_records=20")
     life.until(lambda: settled(state) == 107, "the last record", 240.0)
-    life.kill(15)
-    assert life.wait() == 0
+    life.stop()
     found = lines(life.stderr)
     assert all({"event", "level", "timestamp"} <= set(each) for each in found)
 
@@ -127,8 +126,7 @@ def test_at_the_usual_level_no_line_is_said_for_each_turn_or_snapshot(tmp_path: 
     config, state = on_log(tmp_path, 60)
     life = forks.start("run", config)
     life.until(lambda: settled(state) == 60, "the last record", 240.0)
-    life.kill(15)
-    assert life.wait() == 0
+    life.stop()
     said = {each["event"] for each in lines(life.stderr)}
     assert not said & {"loop.turn", "snapshot.published"}
     assert "checkpoint.written" in said
@@ -144,8 +142,7 @@ def test_drift_says_when_and_by_which_model(tmp_path: Path, forks: Forks) -> Non
     sink.close()
     life = forks.start("run", config)
     life.until(lambda: settled(state) == 3000, "the last record", 240.0)
-    life.kill(15)
-    assert life.wait() == 0
+    life.stop()
     first = of("drift.detected", lines(life.stderr))[0]
     assert (first["detector"], first["partition"]) == ("adwin", "samples[0]")
     assert 1500 <= first["row"] <= 2000
@@ -168,8 +165,7 @@ def test_a_trace_goes_from_a_records_header_to_its_answer(tmp_path: Path, forks:
     sink.close()
     life = forks.start("run", config)
     life.until(lambda: settled(state) == 11, "the last record", 240.0)
-    life.kill(15)
-    assert life.wait() == 0
+    life.stop()
     found = {(each.key or b"").decode(): dict(each.headers).get("traceparent") for each in logged(tmp_path / "answers.sqlite")}
     assert len(found) == 10
     carried = {place: trace.decode() for place, trace in found.items() if trace}

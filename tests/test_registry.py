@@ -312,8 +312,7 @@ def test_the_daemon_learns_through_an_outage_and_what_does_not_exist_is_a_dead_l
     fake.add(2, newer)
     fake.fault = None
     life.until(lambda: settled(state) == 121, "the second schema", 240.0)
-    life.kill(15)
-    assert life.wait() == 0
+    life.stop()
     status = json.loads((state / "status.json").read_bytes())
     assert (status["outcomes"]["learned"], status["outcomes"]["rejected"]) == (120, 1)
     places = {(record.key or b"").decode() for record in logged(state / "dead_letters.sqlite")}

@@ -337,8 +337,7 @@ def test_a_daemon_answers_them_and_goes_on_after_it_was_killed(kafka, asker, for
         if kill == 0:
             life.kill()
             asker.ask(question)
-    life.kill(signal.SIGTERM)
-    assert life.wait() == 0
+    life.stop()
     for replies in asker.replies.values():
         (found, answer), *_ = replies
         assert found["model-version"] == answer["model_version"] == "5"

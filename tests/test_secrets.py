@@ -1,7 +1,6 @@
 """Secrets planted wherever the configuration takes one, looked for in everything that the program writes, prints or answers."""
 
 import json
-import signal
 from pathlib import Path
 
 import httpx
@@ -73,8 +72,7 @@ def test_no_secret_is_in_anything_that_is_written_printed_or_answered(planted, f
     outputs["metrics"] = httpx.get(metrics, timeout=TIMEOUT_S).content
     arguments = processes()
     assert any(b"serving.follower" in line for line in arguments.values())
-    life.kill(signal.SIGTERM)
-    assert life.wait() == 0
+    life.stop()
     outputs |= {f"arguments of {pid}": line for pid, line in arguments.items()}
     outputs |= {"stdout": life.stdout.encode(), "stderr": life.stderr.encode()}
     for i, command in enumerate(

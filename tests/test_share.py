@@ -32,8 +32,7 @@ def test_the_learner_has_its_share_and_a_server_its_own_or_all(forks: Forks, tmp
     (follower,) = children(life.pid)
     expected = (set(PROCESSORS[-1:]), nice + 2) if server_has_its_own else (set(PROCESSORS), nice)
     assert (os.sched_getaffinity(follower), os.getpriority(os.PRIO_PROCESS, follower)) == expected
-    life.kill(15)
-    assert life.wait() == 0, life.stderr
+    life.stop()
 
 
 @pytest.mark.parametrize("processes", [0, 1])

@@ -188,8 +188,7 @@ def removed(bench: Bench) -> Outcome:
     trial = Trial(bench)
     trial.first_half()
     trial.asker.stop()
-    trial.reader.life.kill(15)
-    assert trial.reader.life.wait(PATIENCE_S) == 0
+    trial.reader.life.stop(PATIENCE_S)
     trial.cluster.send(trial.topic, trial.values[HALF:])
     admin = trial.cluster.admin()
     admin.delete_records({TopicPartition(trial.topic, 0): HALF + 60}, timeout_ms=10_000)
@@ -229,8 +228,7 @@ def aborted(bench: Bench) -> Outcome:
     reader = Reader(bench, upstream, serve={"enabled": False})
     reader.start()
     reader.life.until(lambda: settled_in(reader) == 120, "all committed records", PATIENCE_S)
-    reader.life.kill(15)
-    assert reader.life.wait(PATIENCE_S) == 0
+    reader.life.stop(PATIENCE_S)
     return Outcome("the committed records alone were read, each once", 6)
 
 

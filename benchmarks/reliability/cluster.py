@@ -197,5 +197,4 @@ class Reader:
     def finish(self) -> None:
         """Drained."""
         self.life.until(lambda: settled(self.state) >= self._upstream.records, "the last outcome", PATIENCE_S)
-        self.life.kill(15)
-        assert self.life.wait(PATIENCE_S) == 0, self.life.stderr
+        self.life.stop(PATIENCE_S)

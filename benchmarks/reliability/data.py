@@ -224,8 +224,7 @@ def burst(bench: Bench) -> Outcome:
     for first in range(0, n, 500):
         append(folder / "samples.sqlite", fat[: min(500, n - first)])
     peak = _watched(life, folder / "state", n + 100)
-    life.kill(15)
-    assert life.wait(60.0) == 0, life.stderr
+    life.stop(60.0)
     grown = (peak - before.rss_bytes) / 1e6
     assert grown < 60, f"resident memory grew by {grown:.0f} MB"
     return Outcome(
@@ -296,8 +295,7 @@ class Quiet:
         self._send(values(40, seed=9))
         _is_saved(self.life, self._state, 400)
         took = time.monotonic() - began
-        self.life.kill(15)
-        assert self.life.wait(60.0) == 0, self.life.stderr
+        self.life.stop(60.0)
         return (
             f"{self.name}, {seconds / 60:.3g} min: {busy:.1%} of a core, memory {grown:+.1f} MB, no more threads or files;"
             f" what came then was learned and saved within {took:.1f} s"

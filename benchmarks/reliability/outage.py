@@ -73,8 +73,7 @@ def absent(bench: Bench) -> Outcome:
     trial = Trial(bench)
     trial.first_half()
     trial.asker.stop()
-    trial.reader.life.kill(15)
-    assert trial.reader.life.wait(PATIENCE_S) == 0
+    trial.reader.life.stop(PATIENCE_S)
     trial.cluster.kill()
     trial.reader.start()
     trial.asker = Asker(trial.reader.port)  # answers from the checkpoint's model

@@ -210,8 +210,7 @@ def run_to_the_end(life: Life, state: Path, upstream: Upstream) -> None:
     life.event("daemon.started", PATIENCE_S)  # from here on it takes signals
     (state / "status.json").unlink(missing_ok=True)  # what an earlier life said of itself
     life.until(lambda: is_done(state, upstream), "the last record's outcome", PATIENCE_S)
-    life.kill(15)
-    assert life.wait(PATIENCE_S) == 0, life.stderr
+    life.stop(PATIENCE_S)
 
 
 def is_done(state: Path, upstream: Upstream) -> bool:

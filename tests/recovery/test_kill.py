@@ -139,8 +139,7 @@ def live_until_killed(start: Callable[[], Life], decided: Journalled, draw: rand
 def run_to_the_end(start: Callable[[], Life], state: Path, upstream: Upstream) -> None:
     life = start()
     life.until(lambda: settled(state) >= RECORDS, "the last record's outcome")
-    life.kill(15)
-    assert life.wait(30.0) == 0, life.stderr
+    life.stop(30.0)
 
 
 def letters(state: Path) -> list[str]:

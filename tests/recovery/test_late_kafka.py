@@ -63,8 +63,7 @@ def finished(life: Life, state: Path, records: int) -> dict[str, Any]:
     life.event("daemon.started")
     (state / "status.json").unlink(missing_ok=True)  # what an earlier life said of itself
     read_to(life, state, records)
-    life.kill(15)
-    assert life.wait() == 0, life.stderr
+    life.stop()
     return inspected(state)
 
 

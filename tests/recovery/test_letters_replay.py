@@ -90,8 +90,7 @@ def ended(life: Life, place: Place, config: Path) -> dict[str, Any]:
     """What a daemon has saved when it has read all there is."""
     held = len(place.held())
     life.until(lambda: settled(config.with_name("state")) >= held, "all of it")
-    life.kill(15)
-    assert life.wait() == 0, life.stderr
+    life.stop()
     found = inspected(config.with_name("state"))
     assert sum(found["positions"].values()) == held
     assert found["counts"]["learned"] + found["pending"] + sum(found["rejected"].values()) + found["counts"]["skipped"] == held

@@ -4,7 +4,6 @@ import itertools
 import json
 import random
 import shutil
-import signal
 from itertools import pairwise
 
 import pytest
@@ -41,8 +40,7 @@ def ran(_forks, tmp_path_factory):
         append(log, samples(RECORDS)[begin:end])
         life = _forks.start("run", config, "--set", "source.poll_records=9")
         life.until(lambda end=end: decided() == end, "the last record being taken")
-        life.kill(signal.SIGTERM)
-        assert life.wait() == 0
+        life.stop()
     store = Checkpoints(state / "checkpoints")
     kept = [store.read(name)[1] for name in store.names()]
     assert [one.positions["samples[0]"] for one in kept] == [*STOPS[1:]]

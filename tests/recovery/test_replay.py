@@ -32,8 +32,7 @@ def ran_over_kafka(kafka, topic, held, folder, forks: Forks, **changes):
     config = configured(state, source, checkpoint={"every_records": 50, "keep": 1000}, **changes)
     life = forks.start("run", config, "--set", "source.poll_records=13")
     life.until(lambda: settled(state) == sum(map(len, held)), "the last record's outcome")
-    life.kill(15)
-    assert life.wait() == 0
+    life.stop()
     return config, state, json.loads(forks.run("inspect", state, "--json").stdout)
 
 

@@ -111,8 +111,7 @@ def test_a_follower_that_is_killed_is_started_again_and_answers(tmp_path, forks)
     ready(life, url)
     assert httpx.post(f"{url}/v2/models/model/infer", json=QUESTION, timeout=5.0).json()["model_version"] == "4"
     assert children(life.pid) not in ([], [killed])
-    life.kill(signal.SIGTERM)
-    assert life.wait(30.0) == 0
+    life.stop(30.0)
 
 
 def test_a_killed_daemon_takes_its_followers_along_and_the_next_one_finds_the_port_free(tmp_path, forks):
@@ -144,7 +143,6 @@ def test_what_comes_after_a_stop_is_learned_after_the_next_start(tmp_path, forks
         append(tmp_path / "samples.sqlite", samples(records)[15:])
         life = forks.start("run", config)
         life.until(lambda records=records: settled(state) == records, "the last record's outcome")
-        life.kill(signal.SIGTERM)
-        assert life.wait(30.0) == 0
+        life.stop(30.0)
     kept = inspected(forks, state)
     assert (kept["counts"]["learned"], kept["pending"]) == (30, 2)
