@@ -161,7 +161,7 @@ def test_drift_marks_rows_counted_over_the_whole_stream():
 
 
 def test_only_the_newest_marks_are_kept_while_all_are_counted():
-    drift = Drift({"adwin": Adwin(Adwin.Settings(**QUIET))}, max_marks=2)
+    drift = Drift({"adwin": Adwin(Adwin.Settings(**QUIET))}, Drift.Settings(max_marks=2))
     found = drift.update(STREAM)
     assert len(found) > 2
     assert drift.marks == found[-2:]

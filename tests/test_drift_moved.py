@@ -39,7 +39,7 @@ def told(before, after, *, most=5):
     numbers = {rules: [count(), count(), count()] for rules in (before, after)}
     rules = [before] * 2000 + [after] * 200
     errors = [float(rule[label](next(numbers[rule][label]))) for label, rule in zip(labels, rules, strict=True)]
-    drift = Drift({"at": At(2200)}, recent_rows=200, most_moved=most)
+    drift = Drift({"at": At(2200)}, Drift.Settings(recent_rows=200, most_moved=most))
     (mark,) = drift.update(errors, labels)
     return mark.moved
 

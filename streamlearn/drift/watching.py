@@ -46,20 +46,19 @@ class Drift:
     def __init__(
         self,
         detectors: Mapping[str, Detector],
-        *,
-        max_marks: int = 100,
-        inputs: Inputs | None = None,
-        recent_rows: int = 200,
-        most_moved: int = 5,
+        settings: Settings = Settings(),  # noqa: B008  frozen
+        features: Features = NOTHING,
     ) -> None:
-        self.detectors, self.max_marks = dict(detectors), max_marks
-        none = Inputs.Settings(detectors=())
-        self.inputs = inputs or Inputs(none, NOTHING, recent_rows=recent_rows, most=most_moved)
+        """`detectors` take the place of those that `settings` names."""
+        self.detectors, self.max_marks = dict(detectors), settings.max_marks
+        recent_rows, most = settings.recent_rows, settings.most_moved
+        looked_at = settings.inputs if len(features) else Inputs.Settings(detectors=())
+        self.inputs = Inputs(looked_at, features, recent_rows=recent_rows, most=most)
         self.rows = 0
         self.marks: tuple[Mark, ...] = ()
         self.counts = dict.fromkeys(self.detectors, 0)
         self.input_counts: dict[str, int] = dict.fromkeys(self.inputs.settings.detectors, 0)
-        self._classes = Classes(recent_rows, most_moved)
+        self._classes = Classes(recent_rows, most)
 
     @classmethod
     def of(cls, settings: "Drift.Settings", features: Features = NOTHING) -> "Drift":
@@ -70,10 +69,7 @@ class Drift:
             "kswin": Kswin(settings.kswin),
             SURPRISE: Adwin(settings.surprise),
         }
-        shared = {"recent_rows": settings.recent_rows}
-        inputs = Inputs(settings.inputs, features, **shared, most=settings.most_moved) if len(features) else None
-        chosen: dict[str, Detector] = {name: made[name] for name in settings.detectors}
-        return cls(chosen, max_marks=settings.max_marks, inputs=inputs, **shared, most_moved=settings.most_moved)
+        return cls({name: made[name] for name in settings.detectors}, settings, features)
 
     def update(
         self,
