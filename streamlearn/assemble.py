@@ -48,11 +48,11 @@ from streamlearn.probe import Probe
 from streamlearn.protocols import Decoder, Hastened, Learner, Publisher, Sink, Source
 from streamlearn.records import Headers, Initialisation, Json
 from streamlearn.scrape import Info, MetricsPage, Telemetry
-from streamlearn.serving import http
 from streamlearn.serving.hosts import Followers, InProcess
 from streamlearn.serving.requests import InThread
 from streamlearn.serving.service import RequestsFrom, SamplesTo
 from streamlearn.serving.service import Service as ServingService
+from streamlearn.serving.settings import Settings as ServingSettings
 from streamlearn.settings import is_secret, read
 from streamlearn.snapshot import FilePublisher, Reference, live_folder
 from streamlearn.status import Status
@@ -328,7 +328,7 @@ def service(config: Config) -> ServingService:
     """What every server is told. Errors: ConfigError."""
     return ServingService(
         model_name=config.name,
-        settings=read(http.Settings, config.serve.rest, path="serve"),
+        settings=read(ServingSettings, config.serve.rest, path="serve"),
         module=str(config.model.rest.get("module", "")),
         status=str(config.state_dir / "status.json"),
         samples=samples_sink(config),

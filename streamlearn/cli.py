@@ -172,7 +172,7 @@ def serve(
 ) -> None:
     """Answer from the snapshots that another process publishes; any number of these."""
     from streamlearn import logs  # noqa: PLC0415  the other commands do not need it
-    from streamlearn.serving import follower, http, service  # noqa: PLC0415  the other commands do not need it
+    from streamlearn.serving import follower, service, settings  # noqa: PLC0415  the other commands do not need it
 
     logs.configure()
     if not folder.is_dir():
@@ -186,7 +186,7 @@ def serve(
     asked = {key: value for key, value in ports.items() if value is not None}
     told = service.Service(
         model_name=name or model_name,
-        settings=read(http.Settings, {**keys, **asked}, path="serve"),
+        settings=read(settings.Settings, {**keys, **asked}, path="serve"),
         module=module or factory,
         status=str(folder.parent / "status.json"),
     )

@@ -13,7 +13,7 @@ import connectors
 from streamlearn.config import ColumnKeys, Config, MetaConfig, QuestionKeys
 from streamlearn.learners import LEARNERS
 from streamlearn.models.classifier import ModelSettings
-from streamlearn.serving.http import Settings as HttpSettings
+from streamlearn.serving.settings import Settings as HttpSettings
 
 HEAD = """# Configuration
 

@@ -12,9 +12,9 @@ from streamlearn.config import configure
 from streamlearn.errors import ConfigError
 from streamlearn.serving.access import Access, TokenKeys
 from streamlearn.serving.hosts import Followers, InProcess
-from streamlearn.serving.http import Settings
 from streamlearn.serving.open_inference import RequestError
 from streamlearn.serving.service import Service, decode, encode
+from streamlearn.serving.settings import Settings
 from streamlearn.settings import read
 from streamlearn.snapshot import FilePublisher, Reference
 from testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered

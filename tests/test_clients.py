@@ -19,8 +19,8 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from streamlearn.serving.hosts import Followers
-from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher
 from testbed.numbered import LABELS, numbered
 from testbed.ports import free_ports

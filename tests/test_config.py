@@ -13,7 +13,7 @@ from streamlearn.config import ColumnKeys, Config, QuestionKeys, configure, flag
 from streamlearn.errors import ConfigError
 from streamlearn.learners import LEARNERS
 from streamlearn.models.classifier import ModelSettings
-from streamlearn.serving.http import Settings as HttpSettings
+from streamlearn.serving.settings import Settings as HttpSettings
 from streamlearn.settings import Section, key, read
 
 LEAST = {"source": {"type": "log", "path": "x"}, "input": {"shape": [2]}}

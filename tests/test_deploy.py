@@ -19,7 +19,7 @@ import yaml
 
 from connectors import open_sink, open_source
 from streamlearn import config, settings
-from streamlearn.serving import http
+from streamlearn.serving.settings import Settings
 from streamlearn.telemetry import ROWS
 from testbed.ports import free_port
 from tests.test_telemetry import FULL, follower, telemetry
@@ -289,7 +289,7 @@ def test_the_configuration_of_the_compose_file_is_accepted_and_fits_its_services
     assert read.dead_letters.sink
     open_sink(read.dead_letters.sink.type, read.dead_letters.sink.rest).close()
     assert (read.telemetry.host, read.telemetry.port) == ("0.0.0.0", 8082)  # noqa: S104 - inside the container
-    assert settings.read(http.Settings, read.serve.rest, path="serve").host == "0.0.0.0"  # noqa: S104 - inside the container
+    assert settings.read(Settings, read.serve.rest, path="serve").host == "0.0.0.0"  # noqa: S104 - inside the container
     listeners = COMPOSE["services"]["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
     assert f"INSIDE://{read.source.rest['bootstrap_servers']}" in listeners
     made = COMPOSE["services"]["topics"]["command"][0]

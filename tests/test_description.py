@@ -12,10 +12,12 @@ from schemathesis.specs.openapi import checks
 
 from streamlearn.control import Requests
 from streamlearn.serving.description import openapi
+from streamlearn.serving.endpoint import Endpoint
 from streamlearn.serving.hosts import InProcess
-from streamlearn.serving.http import DESCRIPTION, Application, Settings
+from streamlearn.serving.http import DESCRIPTION, Application
 from streamlearn.serving.page import FILES
 from streamlearn.serving.service import SamplesTo, Service
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import Reference
 from testbed.numbered import numbered
 from tests.test_http import answering, get
@@ -86,7 +88,7 @@ def test_every_route_is_described_and_nothing_else():
 
 
 def test_the_description_knows_the_shape_once_a_snapshot_does():
-    app = Application(Reference(), model_name="digits", settings=Settings())
+    app = Application(Endpoint(Reference(), model_name="digits", settings=Settings()))
     for served, lengths in ((app, 1), (answering(), 2)):
         schemas = get(served, DESCRIPTION).json()["components"]["schemas"]
         question = schemas["Question"]["properties"]["inputs"]["items"]["properties"]

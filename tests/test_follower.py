@@ -22,8 +22,8 @@ from streamlearn.errors import ConfigError
 from streamlearn.records import Answering, Snapshot
 from streamlearn.serving.follower import counts_file
 from streamlearn.serving.hosts import Followers, InProcess
-from streamlearn.serving.http import Settings
 from streamlearn.serving.service import SamplesTo, Service, decode, encode, listen
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher, Reference
 from testbed.forks import ended
 from testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
@@ -145,7 +145,7 @@ PARENT = """
 import structlog, sys, threading
 from pathlib import Path
 from streamlearn.serving.hosts import Followers
-from streamlearn.serving.http import Settings
+from streamlearn.serving.settings import Settings
 from streamlearn.serving.service import Service
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 running = Followers(Service("digits", Settings(port=0)), folder=Path(sys.argv[1]), count=2)
@@ -311,7 +311,7 @@ STANDALONE = """
 import sys
 from pathlib import Path
 from streamlearn.serving.follower import run
-from streamlearn.serving.http import Settings
+from streamlearn.serving.settings import Settings
 from streamlearn.serving.service import Service
 sys.exit(run(Service("digits", Settings(port=int(sys.argv[2]))), Path(sys.argv[1])))
 """

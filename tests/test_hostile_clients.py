@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from streamlearn.serving.connections import LINGER_S
 from streamlearn.serving.hosts import Followers, InProcess
-from streamlearn.serving.http import Settings
 from streamlearn.serving.service import SamplesTo, Service
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher, Reference
 from testbed.numbered import numbered
 from testbed.raw_http import BODY, NONSENSE, PATIENCE_S, connected, ends, receive, request, split, status

@@ -16,7 +16,9 @@ from streamlearn.decode.json import JsonDecoder
 from streamlearn.errors import DecodeError, SinkError
 from streamlearn.records import Answering, Message, Record, Snapshot
 from streamlearn.serving.access import is_loopback
-from streamlearn.serving.http import Application, Settings
+from streamlearn.serving.endpoint import Endpoint
+from streamlearn.serving.http import Application
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import Reference
 
 INFER = "/v2/models/digits/infer"
@@ -38,8 +40,9 @@ def told(arrays, settings, x):
 
 def application(reference, **changes):
     limits = {name: changes.pop(name) for name in list(changes) if name in Settings.model_fields}
+    own = {name: changes.pop(name) for name in ("samples", "repository", "status") if name in changes}
     chosen = {"model_name": "digits", "settings": Settings(**limits), "forms": {"told": told}.__getitem__} | changes
-    return Application(reference, **chosen)
+    return Application(Endpoint(reference, **chosen), **own)
 
 
 def ask(app, *requests):

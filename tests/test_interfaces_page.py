@@ -14,8 +14,8 @@ from streamlearn.assemble import service
 from streamlearn.config import configure
 from streamlearn.records import Answering, Snapshot
 from streamlearn.serving.hosts import Followers
-from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher
 from testbed.waiting import DEADLINE_S
 from tests.kserve_python import kserve_python

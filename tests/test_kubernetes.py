@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from streamlearn.assemble import service
 from streamlearn.cli import app
 from streamlearn.config import load
-from streamlearn.serving.http import Application, Settings
+from streamlearn.serving.endpoint import Endpoint
+from streamlearn.serving.http import Application
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import Reference
 from tests.test_http import get
 
@@ -105,7 +107,7 @@ def test_pods_are_not_root_on_a_read_only_root(document):
 @pytest.mark.parametrize("document", SETS, ids=named)
 def test_probes_ask_for_paths_that_exist_at_ports_that_are_open(document):
     ports = {port["name"]: port["containerPort"] for port in container(document)["ports"]}
-    application = Application(Reference(), model_name="model", settings=Settings())
+    application = Application(Endpoint(Reference(), model_name="model", settings=Settings()))
     probes = [container(document)[name] for name in ("livenessProbe", "readinessProbe")]
     for probe in [*probes, *filter(None, [container(document).get("startupProbe")])]:
         handler = probe.get("httpGet") or probe["tcpSocket"]

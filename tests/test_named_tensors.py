@@ -20,8 +20,10 @@ from streamlearn.models.classifier import ModelSettings
 from streamlearn.protocols import Learner
 from streamlearn.records import Array, Batch, Message, Record, Snapshot
 from streamlearn.schema import Column, Schema, bucket
-from streamlearn.serving.http import Application, Settings
+from streamlearn.serving.endpoint import Endpoint
+from streamlearn.serving.http import Application
 from streamlearn.serving.open_inference import RequestError, read_question
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import Reference
 from streamlearn.snapshot_file import read as read_snapshot
 from streamlearn.snapshot_file import write as write_snapshot
@@ -171,7 +173,7 @@ def application(learner: Learner, folder: Path, *, named: bool, samples: Any = N
     snapshot = Snapshot(40, learner.answering(), (0, 1, 2), (3,), 0, {}, SCHEMA if named else None)
     reference = Reference()
     reference.publish(read_snapshot(write_snapshot(snapshot, folder)))
-    return Application(reference, model_name="m", settings=Settings(), samples=samples)
+    return Application(Endpoint(reference, model_name="m", settings=Settings()), samples=samples)
 
 
 def request(app: Application, method: str, path: str, body: Any = None) -> httpx.Response:

@@ -23,8 +23,8 @@ from streamlearn.inspection import inspected
 from streamlearn.meta import warm_start
 from streamlearn.meta.corpus import Corpus, CorpusSettings
 from streamlearn.records import Answering, Snapshot
-from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service, decode
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FollowedFile, Reference
 from streamlearn.snapshot_file import FILE, write
 from testbed.small import append, keys, samples

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from streamlearn.serving.hosts import Followers, InProcess
-from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher, Reference
 from testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
 from testbed.overload import BOUND, ROWS, TURNS, alone, offered, offered_s

@@ -14,9 +14,11 @@ import pytest
 
 from streamlearn.records import Answering, Snapshot
 from streamlearn.schema import Column, Schema
+from streamlearn.serving.endpoint import Endpoint
 from streamlearn.serving.hosts import InProcess
-from streamlearn.serving.http import Application, Settings
+from streamlearn.serving.http import Application
 from streamlearn.serving.page import FILES, files
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import Reference
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -102,7 +104,8 @@ class Told(NamedTuple):
 
     def application(self, current):
         forms = {"told": told}
-        return Application(current, model_name="digits", settings=self.settings, status=self.status, forms=forms.__getitem__)
+        endpoint = Endpoint(current, model_name="digits", settings=self.settings, forms=forms.__getitem__)
+        return Application(endpoint, status=self.status)
 
 
 def told(_arrays, _settings, x):

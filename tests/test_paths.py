@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from streamlearn.serving.hosts import InProcess
-from streamlearn.serving.http import Settings
 from streamlearn.serving.service import SamplesTo, Service
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import Reference
 from testbed.numbered import numbered
 from testbed.raw_http import ends, request, split

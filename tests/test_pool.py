@@ -17,9 +17,10 @@ from streamlearn.learners.sliding_look_ahead import SlidingLookAhead
 from streamlearn.learners.task import Task
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.records import Array, Batch, Snapshot, no_evidence, stacked_evidence
+from streamlearn.serving.endpoint import Endpoint
 from streamlearn.serving.forms import form_named
 from streamlearn.serving.http import Application
-from streamlearn.serving.http import Settings as HttpSettings
+from streamlearn.serving.settings import Settings as HttpSettings
 from streamlearn.settings import Section, read
 from streamlearn.snapshot import Reference
 
@@ -74,7 +75,7 @@ def test_a_request_says_what_it_is_about(learned: Pool) -> None:
     inputs = [{"name": "features", "shape": [60, 4], "datatype": "FP32", "data": x.ravel().tolist()}]
 
     async def asked() -> list[Array]:
-        transport = httpx.ASGITransport(Application(reference, model_name="digits", settings=HttpSettings()))
+        transport = httpx.ASGITransport(Application(Endpoint(reference, model_name="digits", settings=HttpSettings())))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             found = []
             for parameters in ({"about": "now"}, {"about": "ever"}, {"about": "auto"}, {}):

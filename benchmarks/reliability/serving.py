@@ -19,8 +19,8 @@ import httpx
 from benchmarks.reliability.bench import Bench
 from benchmarks.reliability.table import Outcome, scenario
 from streamlearn.serving.hosts import Followers
-from streamlearn.serving.http import Settings
 from streamlearn.serving.service import Service
+from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher
 from testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
 from testbed.overload import BOUND, ROWS, alone, offered, offered_s

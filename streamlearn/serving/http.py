@@ -4,7 +4,6 @@ Runs in one thread's event loop. Each answer takes the current snapshot once, an
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,19 +18,13 @@ from streamlearn.serving.access import Role
 from streamlearn.serving.counts import Counts
 from streamlearn.serving.description import openapi
 from streamlearn.serving.endpoint import Endpoint
-from streamlearn.serving.feedback import AnswerRecords, read_feedback
-from streamlearn.serving.forms import form_named
+from streamlearn.serving.feedback import read_feedback
 from streamlearn.serving.open_inference import json_length, read_question, write_answer
 from streamlearn.serving.repository import Repository, index_of, read_index, read_load
 from streamlearn.serving.routes import Handler, NotRoutedError, Receive, Request, Response, Routes, Scope, Send
 from streamlearn.serving.samples import WriteSamples, read_samples
-from streamlearn.serving.served import Forms, Served
-from streamlearn.serving.settings import Settings
-from streamlearn.serving.spans import Spans
+from streamlearn.serving.served import Served
 from streamlearn.serving.tensors import RequestError
-from streamlearn.snapshot import Current
-
-__all__ = ["Application", "Settings"]
 
 DESCRIPTION = "/openapi.json"
 JSON_LENGTH = "inference-header-content-length"
@@ -41,27 +34,18 @@ log = structlog.get_logger()
 
 
 class Application:
-    """The ASGI application over whatever `current` says is to be served."""
+    """The ASGI application on one endpoint."""
 
     def __init__(
         self,
-        current: Current,
+        endpoint: Endpoint,
         *,
-        model_name: str,
-        settings: Settings,
-        forms: Forms = form_named,
         samples: WriteSamples | None = None,
-        answers: AnswerRecords | None = None,
-        spans: Spans | None = None,
         repository: Repository | None = None,
         status: Callable[[], bytes | None] = lambda: None,
-        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`samples` writes durably; without it those endpoints answer 501. `status` gives the newest `status.json`."""
-        self.endpoint = Endpoint(
-            current, model_name=model_name, settings=settings, forms=forms, answers=answers, spans=spans, clock=clock
-        )
-        self.settings = settings
+        self.endpoint, self.settings = endpoint, endpoint.settings
         self._samples, self._status = samples, status
         self._repository = repository
         self._writer = ThreadPoolExecutor(1, "samples")  # a sink belongs to one thread

@@ -25,9 +25,10 @@ from streamlearn.serving.connections import Connection, Limits
 from streamlearn.serving.endpoint import Endpoint
 from streamlearn.serving.feedback import AnswerRecords
 from streamlearn.serving.forms import Form, form_named
-from streamlearn.serving.http import Application, Settings
+from streamlearn.serving.http import Application
 from streamlearn.serving.repository import Repository
 from streamlearn.serving.samples import SampleSink
+from streamlearn.serving.settings import Settings
 from streamlearn.serving.spans import spans_of
 from streamlearn.settings import Section
 from streamlearn.snapshot import Current
@@ -101,19 +102,14 @@ class Service(msgspec.Struct, frozen=True):
         if self.samples is not None and not self.settings.access().has_writer:
             log.warning("server.takes_no_samples", host=self.settings.host, reason="beyond loopback, and no token of a writer")
         return Application(
-            current,
-            model_name=self.model_name,
-            settings=self.settings,
-            forms=partial(_form, module=self.module),
+            self.endpoint(current),
             samples=None if self.samples is None else self.samples.sink(),
-            answers=None if self.answers is None else AnswerRecords(self.answers.sink()),
-            spans=spans_of(self.model_name) if self.settings.otel else None,
             repository=None if self.control is None else Repository(Path(self.control)),
             status=lambda: _content(self.status),
         )
 
     def endpoint(self, current: Current) -> Endpoint:
-        """What answers questions that come as records."""
+        """What answers, whatever protocol asks. Errors: ConfigError for tokens that cannot be read, or a sink of answers."""
         return Endpoint(
             current,
             model_name=self.model_name,
