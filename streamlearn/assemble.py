@@ -25,7 +25,6 @@ from streamlearn.conformal import Conformal
 from streamlearn.control import Requests
 from streamlearn.daemon import Daemon, Deadlines, Service
 from streamlearn.decode import decoder_for
-from streamlearn.decode.late import LABEL
 from streamlearn.disk import make_folder
 from streamlearn.drift import Drift, Features, Reactions
 from streamlearn.due import Due
@@ -46,7 +45,7 @@ from streamlearn.prefetch import Intake, Prefetch
 from streamlearn.prequential import Parts, Prequential
 from streamlearn.probe import Probe
 from streamlearn.protocols import Decoder, Hastened, Learner, Publisher, Sink, Source
-from streamlearn.records import Headers, Initialisation, Json
+from streamlearn.records import LABEL, Headers, Initialisation, Json
 from streamlearn.scrape import Info, MetricsPage, Telemetry
 from streamlearn.serving.hosts import Followers, InProcess
 from streamlearn.serving.requests import InThread

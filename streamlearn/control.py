@@ -1,7 +1,6 @@
 """What administrators ask of a running daemon: files in its state directory, put there by servers, read by the learner.
 
-A request is `NAME.request.json`, its answer `NAME.answer.json`; each is renamed into place. What nobody waits for any more is
-removed at the next start, so nothing is obeyed late.
+What nobody waits for any more is removed at the next start, so nothing is obeyed late.
 """
 
 import contextlib
@@ -14,13 +13,12 @@ import msgspec
 import structlog
 
 from streamlearn.checkpoint import Checkpoint, Checkpoints, Written
+from streamlearn.control_files import ANSWER, REQUEST, put
 from streamlearn.disk import make_folder
 from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.prequential import Prequential
 from streamlearn.records import Json
 from streamlearn.rollback import Resume, renumbered
-
-REQUEST, ANSWER = ".request.json", ".answer.json"
 
 log = structlog.get_logger()
 
@@ -61,9 +59,7 @@ class Requests:
 
     def answer(self, name: str, values: Mapping[str, Json]) -> None:
         """Whoever asked may read it, once."""
-        beside = self._folder / f".{name}{ANSWER}"
-        beside.write_bytes(msgspec.json.encode(values))
-        beside.rename(self._folder / f"{name}{ANSWER}")
+        put(self._folder / f"{name}{ANSWER}", values)
         with contextlib.suppress(FileNotFoundError):
             (self._folder / f"{name}{REQUEST}").unlink()
 

@@ -25,6 +25,10 @@ Positions: TypeAlias = Mapping[str, int]
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 NO_EVIDENCE = np.zeros(0, np.float32)
 Headers: TypeAlias = tuple[tuple[str, bytes], ...]
+KIND = "streamlearn-kind"
+"""Name of the header that a record bears which is no sample."""
+LABEL: Headers = ((KIND, b"label"),)
+ANSWER: Headers = ((KIND, b"answer"),)
 About: TypeAlias = Literal["now", "ever", "auto"]
 """What a question is about: the present only, all that was ever learned, or whichever the input looks like."""
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from streamlearn import decode
-from streamlearn.decode.late import LABEL
 from streamlearn.errors import DecodeError
-from streamlearn.records import Headers, Record, Sample
+from streamlearn.records import LABEL, Headers, Record, Sample
 from streamlearn.settings import read
 from tests.test_decode import AVRO, FLAT, LINE, NUMBERS, SHAPE, TENSOR, avro, pack, text
 

@@ -7,9 +7,9 @@ import pytest
 from streamlearn import decode
 from streamlearn.decode import late
 from streamlearn.errors import DecodeError
-from streamlearn.records import Record, Sample
+from streamlearn.records import ANSWER, LABEL, Record, Sample
 
-LABEL = Sample(7, "a", 5, kind="label")
+FOUND = Sample(7, "a", 5, kind="label")
 
 
 def decoded(value, headers=(), *, format_="json", label_type="any"):
@@ -21,15 +21,15 @@ def decoded(value, headers=(), *, format_="json", label_type="any"):
 def test_the_header_says_that_a_record_is_a_label_whatever_samples_are(format_):
     message = late.encode("a", 7, time_ms=5)
     headers = (*message.headers, ("content-type", b"application/json"))
-    assert decoded(message.value, headers, format_=format_) == LABEL
+    assert decoded(message.value, headers, format_=format_) == FOUND
     packed = msgspec.msgpack.encode({"id": "a", "label": 7, "time": 5})
-    assert decoded(packed, (*message.headers, ("content-type", b"application/msgpack"))) == LABEL
+    assert decoded(packed, (*message.headers, ("content-type", b"application/msgpack"))) == FOUND
 
 
 def test_the_value_may_say_it_itself():
     values = {"kind": "label", "id": "a", "label": 7, "time": 5}
-    assert decoded(msgspec.json.encode(values)) == LABEL
-    assert decoded(msgspec.msgpack.encode(values), format_="msgpack") == LABEL
+    assert decoded(msgspec.json.encode(values)) == FOUND
+    assert decoded(msgspec.msgpack.encode(values), format_="msgpack") == FOUND
 
 
 def test_a_sample_that_has_the_word_in_it_is_a_sample():
@@ -42,7 +42,7 @@ def test_labels_follow_the_rules_of_labels():
     assert decoded(b'{"kind": "label", "id": 12, "label": "7"}', label_type="integer") == Sample(7, "12", kind="label")
     for value in (b'{"id": "a", "label": 0.5}', b'{"id": "", "label": 1}', b'{"id": null, "label": 1}', b'{"id": "a"}', b"]"):
         with pytest.raises(DecodeError, match=r"a\[0\]@3"):
-            decoded(value, late.LABEL)
+            decoded(value, LABEL)
     with pytest.raises(DecodeError, match="streamlearn-kind"):
         decoded(b"{}", (("streamlearn-kind", b"rumour"),))
 
@@ -54,7 +54,7 @@ def answer(**changes):
 
 
 def test_an_answer_that_was_served_comes_back_as_it_was_given():
-    found = decoded(answer(), late.ANSWER)
+    found = decoded(answer(), ANSWER)
     assert (found.kind, found.id, found.label) == ("answer", "a", None)
     assert (found.given.number, found.given.is_served, found.given.label) == (9, True, "x")
     np.testing.assert_allclose(np.exp(found.given.logits), [0.25, 0.75], rtol=1e-6)
@@ -64,4 +64,4 @@ def test_an_answer_that_was_served_comes_back_as_it_was_given():
 @pytest.mark.parametrize("broken", [{"number": -1}, {"features": b"abc"}, {"probabilities": b""}, {"features": b"\0" * 12}])
 def test_a_broken_answer_is_refused(broken):
     with pytest.raises(DecodeError):
-        decoded(answer(**broken), late.ANSWER)
+        decoded(answer(**broken), ANSWER)

@@ -10,9 +10,8 @@ import pytest
 import connectors
 from connectors.together import Beside, TogetherSource
 from streamlearn import decode
-from streamlearn.decode import late
 from streamlearn.errors import SinkError, SourceError
-from streamlearn.records import Message, Record
+from streamlearn.records import LABEL, Message, Record
 from streamlearn.serving.feedback import AnswerRecords
 from streamlearn.serving.open_inference import Answer, LabelTexts, Question, Wanted
 from testbed.fakes import MemorySource
@@ -101,14 +100,14 @@ def test_answers_are_recorded_with_the_id_of_each_row_and_lost_ones_are_counted(
 
 def test_two_sources_are_one_and_what_comes_from_that_of_labels_is_marked():
     first, second = MemorySource({"a[0]": [b"1", b"2", b"3"]}, endless=True), MemorySource({"l[0]": [b"4", b"5"]}, endless=True)
-    both = TogetherSource([Beside(first), Beside(second, late.LABEL)])
+    both = TogetherSource([Beside(first), Beside(second, LABEL)])
     both.seek({"a[0]": 1})
     records = [record for _ in range(6) for record in both.poll(10, 0.0)]
     assert sorted((r.partition, r.position, r.headers) for r in records) == [
         ("a[0]", 1, ()),
         ("a[0]", 2, ()),
-        ("l[0]", 0, late.LABEL),
-        ("l[0]", 1, late.LABEL),
+        ("l[0]", 0, LABEL),
+        ("l[0]", 1, LABEL),
     ]
     assert both.positions() == both.ends() == {"a[0]": 3, "l[0]": 2}
     both.commit({"a[0]": 2, "l[0]": 1})

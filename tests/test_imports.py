@@ -70,7 +70,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "prequential": SEAMS | STATE | {"logs"},
     "daemon": SEAMS | STATE | {"prequential", "control", "rollback"},
     "status": SEAMS | STATE | {"prequential"},
-    "control": SEAMS | STATE | {"prequential", "disk", "rollback"},
+    "control_files": SEAMS,
+    "control": SEAMS | STATE | {"prequential", "control_files", "disk", "rollback"},
     "watch": SEAMS | STATE | {"prequential", "status", "reading", "scrape"},
     "follower_files": set(),
     "reading": SEAMS | {"follower_files"},
@@ -84,7 +85,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "snapshot_file": SEAMS,
     "snapshot": SEAMS | {"snapshot_file"},
     "serving": SEAMS
-    | {"logs", "snapshot", "models", "streamlearn", "layout"}  # models: forms/torch, when a model needs it
+    | {"control_files", "logs", "snapshot", "streamlearn", "layout"}
+    | {"models"}  # forms/torch, when a model needs it
     | {"follower_files", "reading", "scrape", "telemetry"},  # serving.metrics, where a server has a page of its own
     "export": SEAMS | {"layout", "models", "serving", "streamlearn"},
     "demo": SEAMS,

@@ -16,7 +16,7 @@ import msgspec
 
 from streamlearn.decode.fields import LONGEST_ID, Rules, header, refused, value_of
 from streamlearn.protocols import Decoder
-from streamlearn.records import Array, Record, Sample
+from streamlearn.records import KIND, Array, Record, Sample
 from streamlearn.schema import shown
 
 STRUCTURED = b"application/cloudevents"
@@ -96,7 +96,7 @@ class CloudEvents:
 
 def _is_ours(record: Record) -> bool:
     """Answers that servers recorded are in no envelope."""
-    return header(record, "streamlearn-kind") == b"answer"
+    return header(record, KIND) == b"answer"
 
 
 def _data(record: Record, event: _Event, kind: str) -> bytes:

@@ -11,12 +11,9 @@ import numpy as np
 
 from streamlearn.decode.fields import Rules, Scalar, header, refused, sample_of, value_of, write_features
 from streamlearn.protocols import Decoder
-from streamlearn.records import Array, Given, Headers, Label, Message, Record, Sample
+from streamlearn.records import KIND, LABEL, Array, Given, Label, Message, Record, Sample
 from streamlearn.schema import shown
 
-KIND = "streamlearn-kind"
-LABEL: Headers = ((KIND, b"label"),)
-ANSWER: Headers = ((KIND, b"answer"),)
 MOST_LABELS = 1 << 20
 
 

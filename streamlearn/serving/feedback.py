@@ -9,13 +9,12 @@ import numpy as np
 import structlog
 
 from streamlearn.errors import SinkError
-from streamlearn.records import Label, Message
+from streamlearn.records import ANSWER, LABEL, Label, Message
 from streamlearn.serving.open_inference import Answer, Question, RequestError
 from streamlearn.serving.samples import Integer, Text, WriteSamples, one_or_many
 
 QUEUED = 1000  # answers that wait to be written; above that they are left out, and counted
-KIND = "streamlearn-kind"
-HEADERS = (("content-type", b"application/json"), (KIND, b"label"))
+HEADERS = (("content-type", b"application/json"), *LABEL)
 
 log = structlog.get_logger()
 
@@ -106,5 +105,5 @@ def _messages(question: Question, answer: Answer, labels: tuple[Label, ...]) -> 
             "label": labels[int(answer.rows[i])],
             "probabilities": np.ascontiguousarray(answer.probabilities[i], "<f4").tobytes(),
         }
-        messages.append(Message(msgspec.msgpack.encode(values), id_.encode(), ((KIND, b"answer"),)))
+        messages.append(Message(msgspec.msgpack.encode(values), id_.encode(), ANSWER))
     return messages

@@ -8,7 +8,6 @@ Source  kserve/open-inference-protocol and Triton's model repository extension. 
 
 import asyncio
 import contextlib
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from streamlearn.control_files import ANSWER, REQUEST, put
 from streamlearn.records import Json
 from streamlearn.serving.tensors import RequestError
 
-REQUEST, ANSWER = ".request.json", ".answer.json"
 TIMEOUT_S, LOOK_S = 30.0, 0.05
 
 
@@ -83,10 +82,8 @@ class Repository:
         """Its answer. Errors: RequestError, 503 when none comes in time; then the question is taken back."""
         name = secrets.token_hex(8)
         asked, answered = self._folder / (name + REQUEST), self._folder / (name + ANSWER)
-        beside = self._folder / f".{name}{REQUEST}"
         try:
-            beside.write_bytes(msgspec.json.encode(question))
-            os.replace(beside, asked)  # noqa: PTH105  both are in one folder
+            put(asked, question)
             async with asyncio.timeout(self._timeout_s):
                 while not answered.exists():
                     await asyncio.sleep(LOOK_S)
@@ -96,7 +93,7 @@ class Repository:
         except OSError as error:
             raise RequestError(f"the learner cannot be asked: {error.strerror}", status=503) from error
         finally:
-            for path in (beside, asked, answered):
+            for path in (asked, answered):
                 with contextlib.suppress(OSError):
                     path.unlink()
         if "error" in answer:
