@@ -58,6 +58,7 @@ class Reading:
     snapshot_time_s: float = NOT_YET
     source_up: bool = False
     source_errors: int = 0
+    commit_errors: int = 0  # positions that lag tools were not told of, since the process began
     lag_records: Mapping[str, int] = field(default_factory=dict)  # by partition
     lag_s: float = NOT_YET
     last_record_time_s: float = NOT_YET

@@ -150,6 +150,7 @@ class LoopWatch:
             snapshot_time_s=shown.published_ms / 1000 if shown else NOT_YET,
             source_up=upstream.ok,
             source_errors=upstream.errors,
+            commit_errors=upstream.commit_errors,
             lag_records=lag,
             lag_s=max(0.0, time.time() - self._event_ms / 1000) if sum(lag.values()) else 0.0,
             last_record_time_s=self._event_ms / 1000,

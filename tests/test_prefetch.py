@@ -127,6 +127,21 @@ def test_faults_that_no_retry_mends_end_the_run_at_once(journal, fault, kind):
             prefetch.intake.take(journal, 5, 0.1)
 
 
+class Uncommitted(MemorySource):
+    """Nobody can be told its positions."""
+
+    def commit(self, positions):
+        raise SourceError("no coordinator")
+
+
+def test_a_commit_that_fails_is_counted_and_reading_goes_on(journal):
+    with reading(Uncommitted({"a[0]": pairs(3)})) as prefetch:
+        prefetch.durable({"a[0]": 1})
+        assert len(taken(prefetch.intake, journal)) == 3
+    assert prefetch.upstream.commit_errors == 1
+    assert (prefetch.upstream.ok, prefetch.upstream.errors) == (True, 0)
+
+
 def test_durable_positions_are_committed_by_the_prefetch_thread(journal):
     source = MemorySource({"a[0]": pairs(5)}, endless=True)
     with reading(source) as prefetch:

@@ -66,7 +66,8 @@ def test_the_outcomes_and_what_waits_add_up_to_the_records_read(tmp_path):
 
 def test_pauses_measures_marks_and_lag_are_shown(tmp_path):
     with started(tmp_path, MemorySource({"a[0]": stream(30)})) as loop:
-        watch, telemetry = watch_of(loop, tmp_path, upstream=Upstream(ok=True, message="", ends={"a[0]": 33}, errors=4))
+        upstream = Upstream(ok=True, message="", ends={"a[0]": 33}, errors=4, commit_errors=3)
+        watch, telemetry = watch_of(loop, tmp_path, upstream=upstream)
         watch.saw(Turn(read=30, answered=30, learn_s=0.02, event_ms=1000, measures={"gradient_alignment": 0.25}))
         loop.drift.marks = (
             Mark(7, "adwin", "error", (Moved(1, 0.25, 0.75, 0.5),)),
@@ -92,6 +93,7 @@ def test_pauses_measures_marks_and_lag_are_shown(tmp_path):
     assert seen["streamlearn_lag_seconds"] > 0
     assert seen["streamlearn_source_up"] == 1.0
     assert seen["streamlearn_source_errors_total"] == 4.0
+    assert seen["streamlearn_commit_errors_total"] == 3.0
 
 
 def test_kept_checkpoints_are_looked_up_once_for_page_and_metrics(tmp_path, monkeypatch):

@@ -49,6 +49,13 @@ SERVICE = (
         lambda s: s.now.source_errors,
     ),
     Row(
+        "commit_errors_total",
+        "counter",
+        "errors",
+        "Commits of positions for lag tools (`source.group_id`) that failed since the process began",
+        lambda s: s.now.commit_errors,
+    ),
+    Row(
         "lag_records",
         "gauge",
         "records",
