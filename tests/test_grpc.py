@@ -384,6 +384,7 @@ def test_a_deadline_that_passes_ends_the_request_and_frees_its_place():
                     await asyncio.sleep(0.01)
         assert await outcome(channel, timeout=DEADLINE_S) == "7"
         assert one.counts.rows == len(X), "what nobody waits for is not computed"
+        assert one.counts.requests == {"499": 2, "200": 1}, "which is no fault of the server's"
 
     with endpoint(max_in_progress=1) as one:
         on_loop(one, scenario)

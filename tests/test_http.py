@@ -236,6 +236,25 @@ def test_above_its_bound_of_requests_it_answers_503_at_once_and_recovers():
     assert app.counts.requests == {"200": 4, "503": 7}
 
 
+@pytest.mark.parametrize("came", [[], [{"type": "http.request", "body": b"{", "more_body": True}]], ids=["nothing", "half"])
+def test_a_client_that_goes_away_before_its_body_came_is_no_fault_of_anybody(came):
+    app = answering()
+
+    async def run():
+        events = iter([*came, {"type": "http.disconnect"}])
+
+        async def receive():
+            return next(events)
+
+        async def send(event):
+            pass
+
+        await app({"type": "http", "method": "POST", "path": INFER, "headers": []}, receive, send)
+
+    asyncio.run(run())
+    assert app.counts.requests == {"499": 1}
+
+
 def test_requests_are_counted_by_status_and_time():
     ticks = iter([0.0, 0.0003, 1.0, 1.02, 5.0, 9.0])
     app = answering(clock=lambda: next(ticks))

@@ -164,6 +164,14 @@ def test_a_failure_is_a_span_of_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (span.attributes["http.response.status_code"], span.status.status_code.name) == (500, "ERROR")
 
 
+def test_a_question_that_nobody_waits_for_any_more_is_no_error() -> None:
+    traced = Traced()
+    with pytest.raises(asyncio.CancelledError), traced.spans.span("grpc", None):
+        raise asyncio.CancelledError
+    (span,) = traced.told
+    assert (span.attributes["http.response.status_code"], span.status.is_unset) == (499, True)
+
+
 def test_spans_of_requests_at_once_are_not_mixed() -> None:
     traced = Traced()
     app = answering(7, spans=traced.spans)

@@ -22,7 +22,7 @@ from streamlearn.serving.open_inference import Answer, Question, model_metadata
 from streamlearn.serving.served import Forms, Served
 from streamlearn.serving.settings import Settings
 from streamlearn.serving.spans import Spans
-from streamlearn.serving.tensors import RequestError
+from streamlearn.serving.tensors import RequestError, status_of
 from streamlearn.snapshot import Current
 
 log = structlog.get_logger()
@@ -171,8 +171,7 @@ class _Counted(AbstractContextManager[None]):
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        status = 200 if error is None else error.status if isinstance(error, RequestError) else 500
-        self._counts.request(status, self._clock() - self._begin_s)
+        self._counts.request(status_of(error), self._clock() - self._begin_s)
 
 
 @contextmanager

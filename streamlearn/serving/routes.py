@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Mu
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from streamlearn.serving.tensors import RequestError
+from streamlearn.serving.tensors import GONE, RequestError
 
 Event: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -89,7 +89,7 @@ class Request:
         while more:
             event = await self._receive()
             if event["type"] == "http.disconnect":
-                raise RequestError("the client went away before its body came")
+                raise RequestError("the client went away before its body came", status=GONE)
             pieces.append(event.get("body", b""))
             size += len(pieces[-1])
             if size > most:

@@ -3,6 +3,7 @@
 Source  kserve/open-inference-protocol, inference_rest; the binary extension as Triton describes it (`binary_data_size`).
 """
 
+import asyncio
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -27,6 +28,17 @@ class RequestError(StreamlearnError):
     def __init__(self, message: str, *, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+GONE = 499
+"""Of a question that nobody waits for any more; nginx gives it the same number."""
+
+
+def status_of(error: BaseException | None) -> int:
+    """What a question that ended so is counted as."""
+    if isinstance(error, asyncio.CancelledError):
+        return GONE
+    return 200 if error is None else error.status if isinstance(error, RequestError) else 500
 
 
 Parameters = dict[str, Any]

@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from streamlearn import __version__
-from streamlearn.serving.tensors import RequestError
+from streamlearn.serving.tensors import status_of
 
 CLOSE_S = 1.0  # how long the end of the process waits for the last spans to be sent
 
@@ -41,14 +41,14 @@ class Tracing:
         with self._tracer.start_as_current_span(
             "infer", parent, SpanKind.SERVER, told, record_exception=False, set_status_on_exception=False
         ) as span:
-            status = 500
+            ended: BaseException | None = None
             try:
                 yield
-                status = 200
-            except RequestError as error:
-                status = error.status
+            except BaseException as error:
+                ended = error
                 raise
             finally:
+                status = status_of(ended)
                 span.set_attribute("http.response.status_code", status)
                 if status >= 500:
                     span.set_status(Status(StatusCode.ERROR))

@@ -4,7 +4,7 @@ from streamlearn.follower_files import BUCKETS
 from streamlearn.reading import OTHER
 from streamlearn.telemetry.row import Row
 
-CODES = ("200", "400", "404", "500", "501", "503")
+CODES = ("200", "400", "404", "499", "500", "501", "503")
 
 SERVERS = (
     Row(
@@ -18,7 +18,7 @@ SERVERS = (
         "requests_total",
         "counter",
         "requests",
-        "Requests answered since the process began, by status code",
+        "Requests that ended since the process began, by status code; 499: the client went away first",
         lambda s: s.servers.requests,
         "code",
         (*CODES, OTHER),
