@@ -79,10 +79,10 @@ class FilePublisher:
 
     def beat(self) -> None:
         try:
+            (self._folder / HEARTBEAT).touch()  # first: a snapshot that cannot be written is no silence
             if self._unwritten is not None:
                 write(self._unwritten, self._folder)
                 self._unwritten = None
-            (self._folder / HEARTBEAT).touch()
         except (OSError, SnapshotError) as error:
             self.failed_writes += 1
             if self.failed_writes.bit_count() == 1:  # the 1st, 2nd, 4th, …: ten a second would fill the log as well

@@ -390,6 +390,20 @@ def test_a_deadline_that_passes_ends_the_request_and_frees_its_place():
         on_loop(one, scenario)
 
 
+def test_a_learner_that_stalled_is_not_live_over_grpc_either():
+    now = [0.0]
+    reference = Reference(lambda: now[0])
+    reference.publish(numbered(7))
+
+    async def scenario(channel):
+        asking = MESSAGES["ServerLiveRequest"]()
+        assert (await called(channel, "ServerLive", asking)).live is True
+        now[0] = 301.0
+        assert (await called(channel, "ServerLive", asking)).live is False
+
+    on_loop(Endpoint(reference, model_name="digits", settings=Settings(), beside_learner=True), scenario)
+
+
 def test_bytes_that_are_no_message_are_an_error_and_no_more():
     async def scenario(channel):
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")

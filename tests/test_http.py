@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from streamlearn.decode.fields import Rules
 from streamlearn.decode.json import JsonDecoder
-from streamlearn.errors import DecodeError, SinkError
+from streamlearn.errors import ConfigError, DecodeError, SinkError
 from streamlearn.records import Answering, Message, Record, Snapshot
 from streamlearn.serving.access import is_loopback
 from streamlearn.serving.endpoint import Endpoint
 from streamlearn.serving.http import Application
 from streamlearn.serving.settings import Settings
+from streamlearn.settings import read
 from streamlearn.snapshot import Reference
 
 INFER = "/v2/models/digits/infer"
@@ -168,6 +169,31 @@ def test_a_learner_that_went_silent_makes_the_server_not_ready_but_it_still_answ
     assert get(app, "/v2/health/ready").json()["error"] == "the learner has been silent for 31 s"
     assert get(app, "/v2/models/digits/ready").status_code == 503
     assert post(app, INFER, rows([1, 2])).status_code == 200
+
+
+@pytest.mark.parametrize(("told", "is_stalled"), [({}, True), ({"stalled_s": None}, False), ({"beside_learner": False}, False)])
+def test_a_learner_that_stalled_makes_the_server_beside_it_not_live(told, is_stalled):
+    """A server elsewhere lives on: to start that one again would help nobody."""
+    now = [0.0]
+    app = answering(learner_clock=lambda: now[0], **{"stalled_s": 60.0, "beside_learner": True} | told)
+    now[0] = 59.0
+    assert (get(app, "/v2/health/live").status_code, get(app, "/v2/health/ready").status_code) == (200, 503)
+    now[0] = 61.0
+    live, ready = get(app, "/v2/health/live"), get(app, "/v2/health/ready")
+    assert (live.status_code, ready.status_code) == (503 if is_stalled else 200, 503)
+    assert live.json()["live"] == ready.json()["live"] == (not is_stalled)
+    assert live.json().get("error") == ("the learner has been silent for 61 s" if is_stalled else None)
+    assert post(app, INFER, rows([1, 2])).status_code == 200
+
+
+def test_a_server_may_not_be_started_again_before_it_is_spared():
+    with pytest.raises(ConfigError, match="stalled_s is 10: expected silent_s, 30, or more"):
+        read(Settings, {"stalled_s": 10}, path="serve")
+
+
+def test_a_learner_never_heard_of_has_not_stalled():
+    app = application(Reference(), beside_learner=True)
+    assert get(app, "/v2/health/live").json() == {"live": True, "ready": False}
 
 
 def test_a_server_that_closes_is_not_ready_but_still_answers():

@@ -246,6 +246,16 @@ def test_age_counts_from_the_last_sign_of_life(tmp_path):
     assert 0 <= followed.age_s() < 10
 
 
+def test_a_snapshot_that_cannot_be_written_is_no_silence(tmp_path):
+    publisher, followed = FilePublisher(tmp_path), FollowedFile(tmp_path)
+    publisher.publish(snapshot_of(1))
+    (tmp_path / f".{FILE}.tmp").mkdir()
+    set_back(tmp_path, 1_000)
+    publisher.publish(snapshot_of(2))
+    assert publisher.failed_writes == 1
+    assert 0 <= followed.age_s() < 10
+
+
 def set_back(folder, seconds):
     for path in folder.iterdir():
         os.utime(path, (time.time() - seconds,) * 2)

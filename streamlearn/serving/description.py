@@ -19,7 +19,7 @@ def openapi(*, model_name: str, shape: tuple[int, ...], max_rows: int, schema: S
     version = [*model, _path_parameter("version", None)]
     paths: dict[str, Json] = {
         "/v2": _get("What this server is", _answer("Server")),
-        "/v2/health/live": _get("Whether the server turns", _answer("Health"), open_to_all=True),
+        "/v2/health/live": _get("Whether server and learner turn", _answer("Health"), _refusals(503), open_to_all=True),
         "/v2/health/ready": _get("Whether the server should be asked", _answer("Health"), _refusals(503), open_to_all=True),
         "/status.json": _get("What the learner did, as the page shows it", _answer(None), _refusals(503)),
         "/openapi.json": _get("This document", _answer(None)),

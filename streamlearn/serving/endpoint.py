@@ -4,6 +4,7 @@ Belongs to one event loop. Each answer takes the current snapshot once, and is c
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -47,14 +48,16 @@ class Endpoint:
         forms: Forms = form_named,
         answers: AnswerRecords | None = None,
         spans: Spans | None = None,
+        beside_learner: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """`beside_learner`: whoever starts this server again starts the learner again, so that it answers for both."""
         self.model_name, self.settings = model_name, settings
         self.access: Access = settings.access()
         self.counts = Counts()
         self.draining = False
         self._current, self._forms, self._answers, self._clock = current, forms, answers, clock
-        self._spans = spans
+        self._spans, self._beside_learner = spans, beside_learner
         self._seen: Snapshot | None = None
         self._served: Served | None = None
         self._bound = _Bound(settings.max_in_progress)
@@ -80,7 +83,13 @@ class Endpoint:
         if self.served() is None:
             return "no snapshot is published yet"
         silent_s = self._current.age_s()
-        return f"the learner has been silent for {silent_s:.0f} s" if silent_s > self.settings.silent_s else None
+        return _silence(silent_s) if silent_s > self.settings.silent_s else None
+
+    def stall(self) -> str | None:
+        """Why this server and the learner beside it should be started again, or None."""
+        most_s, silent_s = self.settings.stalled_s, self._current.age_s()
+        is_stalled = self._beside_learner and most_s is not None and most_s < silent_s < math.inf
+        return _silence(silent_s) if is_stalled else None
 
     def is_ready(self, model: str, version: str | None) -> bool:
         """Whether the model would answer. Errors: RequestError (404) when it, or that version of it, is not served."""
@@ -144,6 +153,10 @@ class Endpoint:
             self._answers.close()
         if self._spans is not None:
             self._spans.close()
+
+
+def _silence(seconds: float) -> str:
+    return f"the learner has been silent for {seconds:.0f} s"
 
 
 class _Bound(AbstractContextManager[None]):

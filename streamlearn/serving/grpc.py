@@ -110,7 +110,7 @@ class GrpcServer:
         return answer
 
     async def _server_live(self, _: Any) -> Any:
-        return MESSAGES["ServerLiveResponse"](live=True)
+        return MESSAGES["ServerLiveResponse"](live=self._endpoint.stall() is None)
 
     async def _server_ready(self, _: Any) -> Any:
         return MESSAGES["ServerReadyResponse"](ready=self._endpoint.obstacle() is None)

@@ -116,12 +116,14 @@ class Application:
         return _json({"name": "streamlearn", "version": __version__, "extensions": extensions})
 
     async def _live(self, _: Request) -> Response:
-        return _json({"live": True, "ready": self.endpoint.obstacle() is None})
+        return self._health(self.endpoint.stall())
 
     async def _ready(self, _: Request) -> Response:
-        obstacle = self.endpoint.obstacle()
-        values = {"live": True, "ready": obstacle is None}
-        return _json(values) if obstacle is None else _json(values | {"error": obstacle}, 503)
+        return self._health(self.endpoint.obstacle())
+
+    def _health(self, trouble: str | None) -> Response:
+        values = {"live": self.endpoint.stall() is None, "ready": self.endpoint.obstacle() is None}
+        return _json(values) if trouble is None else _json(values | {"error": trouble}, 503)
 
     async def _model_ready(self, request: Request) -> Response:
         is_ready = self.endpoint.is_ready(*_named(request))

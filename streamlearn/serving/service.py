@@ -117,6 +117,7 @@ class Service(msgspec.Struct, frozen=True):
             forms=partial(_form, module=self.module),
             answers=None if self.answers is None else AnswerRecords(self.answers.sink()),
             spans=spans_of(self.model_name) if self.settings.otel else None,
+            beside_learner=self.control is not None,
         )
 
 

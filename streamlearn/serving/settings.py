@@ -38,6 +38,12 @@ class Settings(Limits, Share):
     max_rows: int = key(1024, "most rows of one request", unit="rows", ge=1)
     max_in_progress: int = key(128, "requests in progress in one server, above which it refuses at once", ge=1)
     silent_s: float = key(30.0, "silence of the learner after which a server is not ready", unit="seconds", gt=0)
+    stalled_s: float | None = key(
+        300.0,
+        "the same after which a server beside it is not live, for orchestrators to start both again; empty: never",
+        unit="seconds",
+        gt=0,
+    )
     otel: bool = key(False, "spans of questions by OpenTelemetry, sent where its variables say (OTEL_EXPORTER_OTLP_ENDPOINT)")
     drain_s: float = key(0.0, "time between not being ready and closing, for load balancers to notice", unit="seconds", ge=0)
 
@@ -53,6 +59,12 @@ class Settings(Limits, Share):
     def _key_has_its_certificate(self) -> Self:
         if self.tls_key is not None and self.tls_cert is None:
             raise ValueError("tls_key is given, but no tls_cert: expected both")
+        return self
+
+    @model_validator(mode="after")
+    def _is_not_ready_before_it_is_not_live(self) -> Self:
+        if self.stalled_s is not None and self.stalled_s < self.silent_s:
+            raise ValueError(f"stalled_s is {self.stalled_s:g}: expected silent_s, {self.silent_s:g}, or more")
         return self
 
     @model_validator(mode="after")

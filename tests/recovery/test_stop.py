@@ -48,6 +48,19 @@ def inspected(forks: Forks, state: Path) -> dict:
     return json.loads(forks.run("inspect", state, "--json").stdout)
 
 
+def test_a_loop_that_does_not_turn_is_not_live_until_it_turns_again(tmp_path, forks):
+    config, _ = on_log(tmp_path, 7, serve=SERVED | {"silent_s": 1.5, "stalled_s": 2.0})
+    life = forks.start("run", config)
+    url = address(life)
+    ready(life, url)
+    life.kill(signal.SIGSTOP)
+    life.until(lambda: status_code(f"{url}/v2/health/live") == 503, "noticing that it hangs")
+    assert httpx.get(f"{url}/v2/health/live", timeout=5.0).json()["live"] is False
+    life.kill(signal.SIGCONT)
+    life.until(lambda: status_code(f"{url}/v2/health/live") == 200, "turning again")
+    life.stop(30.0)
+
+
 @pytest.mark.parametrize("processes", HOSTS)
 def test_a_signal_withdraws_readiness_then_checkpoints_all_that_was_read_then_ends_with_0(tmp_path, forks, processes):
     config, state = on_log(tmp_path, 57, serve=SERVED | {"processes": processes, "drain_s": 1.5})
