@@ -10,16 +10,16 @@ end; docs/results/cifar.md is written anew from them. Data: the folder that STRE
 
 import argparse
 import importlib
-import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.cells import keep, known, machine
+from benchmarks.cells import command_line, fill, report
 from benchmarks.cifar_data import cifar100
 from benchmarks.cifar_report import ROWS, table
 from benchmarks.images import Images
@@ -65,15 +65,16 @@ def main() -> None:
     torch.set_num_threads(1)
     size = Size(asked.tasks, asked.per_class, asked.asked_per_class)
     source = cifar100()
+
+    def made(identity: str, row: str, seed: int) -> dict[str, Json]:
+        cell = run(parts(source, size, seed), row, seed, identity=identity == "with", device=asked.device)
+        return cell | {"device": asked.device}
+
     for identity in asked.identity:
         for row in asked.learners:
             for seed in asked.seeds:
-                name = f"{size.name}/{identity}/{row}/{seed}"
-                if name not in known(asked.results):
-                    cell = run(parts(source, size, seed), row, seed, identity=identity == "with", device=asked.device)
-                    keep(asked.results, name, cell | {"device": asked.device})
-                    print(name, json.dumps(cell), flush=True)
-    asked.results.with_suffix(".md").write_text(table(known(asked.results), machine()))
+                fill(asked.results, f"{size.name}/{identity}/{row}/{seed}", partial(made, identity, row, seed))
+    report(asked.results, table)
 
 
 def parts(source: Images, size: Size, seed: int) -> list[Part]:
@@ -137,16 +138,14 @@ def _accuracy(learner: Learner, part: Part, number: int, *, identity: bool) -> d
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, RESULTS)
     whole = Size()
     parser.add_argument("--tasks", type=int, default=whole.tasks)
     parser.add_argument("--per-class", type=int, default=whole.per_class, help="training images of each class")
     parser.add_argument("--asked-per-class", type=int, default=whole.asked, help="test images of each class")
     parser.add_argument("--learners", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--identity", nargs="+", choices=["with", "without"], default=["with", "without"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the figures so far; the table lies beside them")
     return parser.parse_args()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.cells import keep, known, machine
+from benchmarks.cells import command_line, keep, known, report
 from benchmarks.changing import SPREADS, STREAMS, Changing, still
 from benchmarks.drift_report import table
 from benchmarks.drift_signs import CALL, Signs
@@ -53,7 +53,7 @@ def main() -> None:
                 if name.startswith(tuple(asked.only.split(","))) and name not in known(asked.results):
                     keep(asked.results, name, cell())
                     print(name, flush=True)
-    asked.results.with_suffix(".md").write_text(table(known(asked.results), machine()))
+    report(asked.results, table)
 
 
 def _cells(stream: str, seed: int, learners: Sequence[str]) -> Iterator[tuple[str, Callable[[], dict[str, Json]]]]:
@@ -159,13 +159,11 @@ def _risen(values: Sequence[tuple[int, float]]) -> list[int]:
 
 
 def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, RESULTS)
     every = [*STREAMS, *SPREADS]
     parser.add_argument("--streams", nargs="+", choices=every, default=every)
     parser.add_argument("--learners", nargs="+", choices=CHOSEN, default=["pool", "la-maml"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--only", default="", help="only runs whose name begins so, as `changes/inputs`")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the figures so far; the table lies beside them")
     return parser.parse_args(arguments)
 
 

@@ -11,10 +11,10 @@ are not yet in docs/results/few_shot.json are made and put there as they end; do
 """
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.cells import keep, known, machine
+from benchmarks.cells import command_line, fill, report
 from benchmarks.few_shot_report import table
 from benchmarks.images import Images
 from benchmarks.omniglot_data import characters, rows_by_class
@@ -78,18 +78,21 @@ def main() -> None:
     asked = _arguments()
     torch.set_num_threads(1)
     source = characters()
-    wanted = [(shape, name) for shape in asked.shapes for name in asked.algorithms] + [("10", "sinusoid")] * asked.sinusoid
+
+    def made(name: str, shape: str, seed: int) -> dict[str, Json]:
+        cell = run(source, name, shape, WIDTHS[asked.width], seed=seed, device=asked.device)
+        return cell | {"device": asked.device}
+
+    def waves(seed: int) -> dict[str, Json]:
+        return sinusoid(seed) | {"device": asked.device}
+
     for seed in asked.seeds:
-        for shape, name in wanted:
-            cell = f"{asked.width}/{name}/{shape}/{seed}" if name != "sinusoid" else f"sinusoid/maml/{shape}/{seed}"
-            if cell not in known(asked.results):
-                alone = name == "sinusoid"
-                found = (
-                    sinusoid(seed) if alone else run(source, name, shape, WIDTHS[asked.width], seed=seed, device=asked.device)
-                )
-                keep(asked.results, cell, found | {"device": asked.device})
-                print(cell, json.dumps(found), flush=True)
-    asked.results.with_suffix(".md").write_text(table(known(asked.results), machine()))
+        for shape in asked.shapes:
+            for name in asked.algorithms:
+                fill(asked.results, f"{asked.width}/{name}/{shape}/{seed}", partial(made, name, shape, seed))
+        if asked.sinusoid:
+            fill(asked.results, f"sinusoid/maml/10/{seed}", partial(waves, seed))
+    report(asked.results, table)
 
 
 def run(source: Images, algorithm: str, shape: str, width: Width, *, seed: int, device: str) -> dict[str, Json]:
@@ -200,14 +203,12 @@ def error(params: Params, fast: Params | None, asked: Lessons) -> float:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, RESULTS)
     parser.add_argument("--width", choices=WIDTHS, default="narrow")
     parser.add_argument("--algorithms", nargs="*", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="ways and shots")
     parser.add_argument("--sinusoid", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the figures so far; the table lies beside them")
     return parser.parse_args()
 
 

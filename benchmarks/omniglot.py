@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.cells import keep, known, machine
+from benchmarks.cells import command_line, keep, known, report
 from benchmarks.images import Images
 from benchmarks.omniglot_data import Stream, characters, features, rows_by_class, said_of, stream
 from benchmarks.omniglot_plan import ASKED, HEADS, TAUGHT, TRUNKS, WIDTHS, Head, Width
@@ -45,7 +45,7 @@ def main() -> None:
     for seed in asked.seeds:
         for name in asked.trunks:
             fill(source, asked, name, seed)
-    asked.results.with_suffix(".md").write_text(table(known(asked.results), machine()))
+    report(asked.results, table)
 
 
 def fill(source: Images, asked: argparse.Namespace, name: str, seed: int) -> None:
@@ -136,14 +136,12 @@ def made(head: Head, task: Task, rate: float) -> Learner:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, RESULTS)
     parser.add_argument("--width", choices=WIDTHS, default="narrow")
     parser.add_argument("--trunks", nargs="+", choices=TRUNKS, default=list(TRUNKS))
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--device", default="cpu", help="of the trunks; heads learn on the CPU (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=HERE / "build" / "omniglot", help="where trunks are kept")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the figures so far; the table lies beside them")
     return parser.parse_args()
 
 

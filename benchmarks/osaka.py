@@ -13,17 +13,17 @@ Source  Caccia et al. 2020. Shorter than theirs (10,000 chunks), with a perceptr
 
 import argparse
 import importlib
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.cells import keep, known, machine
+from benchmarks.cells import command_line, fill, report
 from benchmarks.images import FOLDER
 from benchmarks.osaka_plan import EACH, MODEL, PRE_STEPS, ROWS, SHARES, STAYS, STEPS, TUNED_SEED, TUNED_STEPS, WAYS, Row
 from benchmarks.osaka_report import table
@@ -61,15 +61,16 @@ def main() -> None:
     asked = _arguments()
     torch.set_num_threads(1)
     sources, background = worlds()
+
+    def made(stays: float, row: Row, seed: int) -> dict[str, Json]:
+        start = pre_trained(background, seed) if row.is_warm else None
+        return run(sources, row, stays=stays, seed=seed, start=start)
+
     for seed in asked.seeds:
         for stays in asked.stays:
             for row in asked.rows:
-                name = f"{stays}/{row}/{seed}"
-                if name not in known(asked.results):
-                    start = pre_trained(background, seed) if ROWS[row].is_warm else None
-                    keep(asked.results, name, run(sources, ROWS[row], stays=stays, seed=seed, start=start))
-                    print(name, json.dumps(known(asked.results)[name]), flush=True)
-    asked.results.with_suffix(".md").write_text(table(known(asked.results), machine()))
+                fill(asked.results, f"{stays}/{row}/{seed}", partial(made, stays, ROWS[row], seed))
+    report(asked.results, table)
 
 
 def worlds() -> tuple[dict[str, World], World]:
@@ -162,11 +163,9 @@ def pre_trained(background: World, seed: int) -> Initialisation:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, RESULTS)
     parser.add_argument("--stays", nargs="+", type=float, choices=STAYS, default=list(STAYS), help="chance of no switch, α")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the figures so far; the table lies beside them")
     return parser.parse_args()
 
 

@@ -9,15 +9,15 @@ goes on; `docs/results/paper.md` is written anew from it. Data: the folder that 
 
 import argparse
 import importlib
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.cells import keep, known, machine
+from benchmarks.cells import command_line, fill, report
 from benchmarks.images import Images, images
 from benchmarks.paper_plan import LEARNERS, options
 from benchmarks.paper_report import table
@@ -39,11 +39,8 @@ def main() -> None:
     for stream in asked.streams:
         for row in asked.learners:
             for seed in asked.seeds:
-                if f"{stream}/{row}/{seed}" not in known(asked.results):
-                    cell = run(source, stream, row, seed)
-                    keep(asked.results, f"{stream}/{row}/{seed}", cell)
-                    print(stream, row, seed, json.dumps(cell), flush=True)
-    asked.results.with_suffix(".md").write_text(table(known(asked.results), machine()))
+                fill(asked.results, f"{stream}/{row}/{seed}", partial(run, source, stream, row, seed))
+    report(asked.results, table)
 
 
 def run(source: Images, stream: str, row: str, seed: int) -> dict[str, Json]:
@@ -109,11 +106,9 @@ def _accuracy(learner: Learner, x: Array, y: Array) -> dict[str, float]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, RESULTS, seeds=range(5))
     parser.add_argument("--streams", nargs="+", choices=STREAMS, default=list(STREAMS))
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the figures so far; the table lies beside them")
     return parser.parse_args()
 
 

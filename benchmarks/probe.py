@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks import visits
-from benchmarks.cells import keep, known, machine
+from benchmarks.cells import command_line, keep, known, report
 from benchmarks.images import FOLDER, Images
 from benchmarks.paper import ABOUT, make
 from benchmarks.probe_report import RETURNING, table
@@ -55,7 +55,7 @@ def main() -> None:
         if name not in known(asked.results) and (stream != RETURNING or not share):
             keep(asked.results, name, _found(stream, learner, share, seed))
             print(name, flush=True)
-    asked.results.with_suffix(".md").write_text(table(known(asked.results), machine()))
+    report(asked.results, table)
 
 
 def _found(stream: str, learner: str, share: float, seed: int) -> dict[str, Json]:
@@ -126,12 +126,10 @@ def _images(name: str) -> Images:
 
 
 def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, RESULTS)
     parser.add_argument("--streams", nargs="+", choices=[*STREAMS, RETURNING], default=[*STREAMS, RETURNING])
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the figures so far; the table lies beside them")
     return parser.parse_args(arguments)
 
 

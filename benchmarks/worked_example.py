@@ -26,7 +26,7 @@ import torch
 import yaml
 
 from benchmarks.bench import encoded, say
-from benchmarks.cells import keep, known, machine
+from benchmarks.cells import command_line, keep, known, report
 from benchmarks.images import Images
 from benchmarks.images import Task as Shown
 from benchmarks.omniglot import from_start, learned, made
@@ -65,7 +65,7 @@ def main() -> None:
                 if name not in known(asked.results):
                     run = Example(asked, source, seed=seed, folder=Path(scratch) / name.replace("/", "-"), address=address)
                     keep(asked.results, name, run.learned(arm))
-    asked.results.with_suffix(".md").write_text(table(known(asked.results), machine()))
+    report(asked.results, table)
 
 
 def _broker(asked: argparse.Namespace, scratch: Path) -> AbstractContextManager[str]:
@@ -235,9 +235,8 @@ def _picture(daemon: Daemon, path: Path) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, RESULTS, seeds=[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--characters", type=int, default=100)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--meta-steps", type=int, default=8000)
@@ -245,7 +244,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kafka", action="store_true", help="the stream goes through a real Kafka")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of the page")
     parser.add_argument("--folder", type=Path, default=Path("build/worked_example"), help="where warm starts are kept")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the figures so far; the table lies beside them")
     return parser.parse_args()
 
 
