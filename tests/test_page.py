@@ -203,7 +203,7 @@ class TestInABrowser:
     def test_drift_is_marked_where_it_was_noticed(self, seen):
         _, dom = seen
         ((mark,), (other,)) = (dom.classed(kind, "accuracy-chart") for kind in ("mark", "mark inputs"))
-        said = f"drift of the error noticed by adwin after 8,000 samples: {HOSTILE} +50 points, cat +100 points"
+        said = f"drift of the error noticed by adwin after 8,000 samples: {HOSTILE} +50 points; cat +100 points"
         assert mark["text"] == said
         assert other["text"] == "drift of the inputs noticed by kswin after 12,000 samples: amount −9.4 σ"
         assert float(other["x1"]) > float(mark["x1"])
@@ -215,7 +215,7 @@ class TestInABrowser:
         newest, error, old = cells[:5], cells[5:10], cells[10:15]
         assert newest[1:] == ["12,000", "inputs", "kswin", "amount −9.4 σ (20.5 → -3.06)"]
         assert error[1:4] == ["8,000", "error", "adwin"]
-        assert error[4] == f"{HOSTILE} +50 points (12.5 % wrong → 62.5 %), cat +100 points (new, 100.0 % wrong)"
+        assert error[4] == f"{HOSTILE} +50 points (12.5 % wrong → 62.5 %); cat +100 points (new, 100.0 % wrong)"
         assert old[1:] == ["1", "error", "x", "–"]
         assert dom.text("alert") == "drift of the inputs"
         assert dom.text("drift-note") == "step sizes are 2 times what they were · kept for it: checkpoint 0001-00000042"

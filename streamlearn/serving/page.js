@@ -131,7 +131,7 @@ function renderKnown({ eras = {}, probe = {}, classes = [] }) {
 
 /** How far a label is below its best, and when that was. */
 function fallen(value, best, at) {
-  if (!isNumber(best) || !isNumber(value) || best <= value) return "";
+  if (!isNumber(best) || !isNumber(value) || best - value < 0.005) return "";
   return `was ${share(best)} after ${show(at)}, ${points(value - best)}`;
 }
 

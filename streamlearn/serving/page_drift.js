@@ -3,8 +3,8 @@
 
 import { ago, byId, element, foreign, isNumber, plain, points, share, show, signed } from "./page_text.js";
 
-const MOST = 12; // detections shown
-const NAMED = 3; // of what moved, in words
+const MOST = 8; // detections shown
+const NAMED = 3; // of what moved
 
 const number = (value) => (isNumber(value) ? value.toLocaleString("en", { maximumSignificantDigits: 3 }) : "–");
 
@@ -18,7 +18,7 @@ export function distance({ on }, { size }) {
 export function sentence(mark) {
   const told = (mark.moved ?? []).slice(0, NAMED).map((each) => `${plain(String(each.name))} ${distance(mark, each)}`);
   const what = mark.on ? `drift of the ${mark.on}` : "drift";
-  return `${what} noticed by ${mark.detector} after ${show(mark.learned)} samples${told.length ? `: ${told.join(", ")}` : ""}`;
+  return `${what} noticed by ${mark.detector} after ${show(mark.learned)} samples${told.length ? `: ${told.join("; ")}` : ""}`;
 }
 
 function fromTo(mark, { before, now }) {
@@ -28,9 +28,9 @@ function fromTo(mark, { before, now }) {
 
 function moved(mark) {
   const cell = element("td");
-  (mark.moved ?? []).forEach((each, i) => {
+  (mark.moved ?? []).slice(0, NAMED).forEach((each, i) => {
     const about = element("span", { class: "quiet" }, fromTo(mark, each));
-    cell.append(i ? ", " : "", foreign(String(each.name)), ` ${distance(mark, each)}`, about);
+    cell.append(i ? "; " : "", foreign(String(each.name)), ` ${distance(mark, each)}`, about);
   });
   if (!cell.childNodes.length) cell.append("–");
   return cell;
