@@ -1,4 +1,4 @@
-"""Clients that others wrote, against a server process, with tensors as JSON and as bytes: Triton's for HTTP, KServe's.
+"""Clients that others wrote, against a server process and a daemon, with tensors as JSON and as bytes: Triton's, KServe's.
 
 KServe's package asks for older releases of pandas, psutil and others than are current, so it is run by an interpreter of its
 own, which STREAMLEARN_KSERVE names: `make kserve` makes one. (Triton's for gRPC: `test_grpc.py`.)
@@ -147,36 +147,72 @@ def test_kserves_clients_see_errors_as_they_expect_them(kserve_says):
     assert kserve_says["grpc"]["error"] == "NOT_FOUND"
 
 
-def test_kserves_clients_are_answered_by_a_daemon_that_learns_meanwhile(forks, tmp_path):
-    """Not a server alone: `streamlearn run` on a stream whose label is the sign of its first feature."""
-    kserve_python()  # or a skip, before anything is started
+@pytest.fixture(scope="module")
+def daemon(_forks, tmp_path_factory):
+    """Not a server alone: `streamlearn run` on a stream whose label is the sign of its first feature. Its ports."""
+    folder = tmp_path_factory.mktemp("daemon")
     ports = dict(zip(("port", "grpc_port"), free_ports(2), strict=True))
     draw = np.random.default_rng(0)
     rows = draw.normal(size=(3000, 2)).round(3).tolist()
-    stream = tmp_path / "stream.jsonl"
+    stream = folder / "stream.jsonl"
     stream.write_text("".join(json.dumps({"features": row, "label": int(row[0] > 0)}) + "\n" for row in rows))
     config = {
         "name": "signs",
-        "state_dir": str(tmp_path / "state"),
+        "state_dir": str(folder / "state"),
         "source": {"type": "file", "path": str(stream), "follow": True},
         "input": {"shape": [2]},
+        "learner": {"name": "sgd"},
         "serve": ports,  # by default from a process of its own, which follows
         "telemetry": {"port": 0},
     }
-    path = tmp_path / "config.yaml"
+    path = folder / "config.yaml"
     path.write_text(json.dumps(config))
-    life = forks.start("run", path)
-    life.until(lambda: learned(ports["port"]) >= 3000, "all is learned")
-    said = asked_by_kserve(ports["port"], ports["grpc_port"], "signs")
+    life = _forks.start("run", path)
+    life.until(lambda: learned(ports["port"]) >= 3000, "all is learned", 120.0)
+    yield ports
+    life.kill(signal.SIGTERM)
+    assert life.wait() == 0
+
+
+def is_sign(label, labels, probabilities):
+    """The first features of the questions are 0.5 and 2, then 0: which is 0 the stream never said."""
+    assert label[:2] == ["1", "1"]
+    assert sorted(labels) == ["0", "1"]
+    np.testing.assert_allclose(np.sum(probabilities, 1), 1, rtol=1e-5)
+    assert np.array(probabilities)[1, labels.index("1")] > 0.8
+    return True
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["bytes", "JSON"])
+def test_tritons_client_is_answered_by_a_daemon(daemon, binary):
+    with contextlib.closing(triton.InferenceServerClient(f"127.0.0.1:{daemon['port']}", network_timeout=DEADLINE_S)) as client:
+        assert client.is_server_ready()
+        assert client.is_model_ready("signs")
+        outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("label", "probabilities", "labels")]
+        answer = client.infer("signs", features(X, binary=binary), outputs=outputs)
+    found = {name: [str(each.decode() if isinstance(each, bytes) else each) for each in answer.as_numpy(name).ravel()]
+             for name in ("label", "labels")}  # fmt: skip
+    assert is_sign(**found, probabilities=answer.as_numpy("probabilities"))
+    assert int(answer.get_response()["model_version"]) > 0
+
+
+def test_tritons_client_for_grpc_is_answered_by_a_daemon(daemon):
+    over_grpc = pytest.importorskip("tritonclient.grpc", reason="Triton's client for gRPC is not installed: the extra `dev`")
+    given = [over_grpc.InferInput("features", list(X.shape), "FP32").set_data_from_numpy(X)]
+    with over_grpc.InferenceServerClient(f"127.0.0.1:{daemon['grpc_port']}") as client:
+        assert client.is_server_ready(client_timeout=DEADLINE_S)
+        assert client.is_model_ready("signs", client_timeout=DEADLINE_S)
+        outputs = [over_grpc.InferRequestedOutput(name) for name in ("label", "probabilities", "labels")]
+        answer = client.infer("signs", given, outputs=outputs, client_timeout=DEADLINE_S)
+    found = {name: [each.decode() for each in answer.as_numpy(name).ravel()] for name in ("label", "labels")}
+    assert is_sign(**found, probabilities=answer.as_numpy("probabilities"))
+    assert int(answer.get_response().model_version) > 0
+
+
+def test_kserves_clients_are_answered_by_a_daemon(daemon):
+    said = asked_by_kserve(daemon["port"], daemon["grpc_port"], "signs")
     for protocol in ("rest", "grpc"):
         for tensors in ("json", "binary"):
             answer = said[protocol][tensors]
-            assert answer["label"][:2] == ["1", "1"], "the first features of the questions are 0.5 and 2, then 0"
-            assert sorted(answer["labels"]) == ["0", "1"]
-            probabilities = np.array(answer["probabilities"])
-            np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
-            assert probabilities[1, answer["labels"].index("1")] > 0.8
-    version = int(said["grpc"]["json"]["version"])
-    assert version > 0
-    life.kill(signal.SIGTERM)
-    assert life.wait() == 0
+            assert is_sign(answer["label"], answer["labels"], answer["probabilities"])
+    assert int(said["grpc"]["json"]["version"]) > 0
