@@ -365,6 +365,7 @@ def _answers_sink(config: Config) -> SamplesTo | None:
 def samples_sink(config: Config) -> SamplesTo | None:
     """Where posted samples go: into what the daemon reads, where that can be written."""
     keys = config.source.rest
+    _opens(config.source.type, keys, path="source")  # refuses what is misspelt or left out
     if config.source.type == "log":
         return SamplesTo("log", {"path": str(keys["path"])})
     if config.source.type == "kafka":

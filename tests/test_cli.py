@@ -69,6 +69,19 @@ def test_a_configuration_that_is_wrong_is_refused_with_2_by_the_name_of_its_key(
 
 
 @pytest.mark.parametrize(
+    ("reads", "line"),
+    [
+        ({"type": "log"}, "source.path is missing: expected the log's file; made empty when it is not there"),
+        ({"type": "kafka", "bootstrap_servers": "127.0.0.1:1"}, "source.topics is missing: expected topics to read"),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else "",
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_source_that_lacks_a_key_is_refused_with_2_by_its_name(forks: Forks, tmp_path, command, reads, line):
+    refused(forks.run(command, configured(tmp_path / "state", reads)), 2, line)
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         (None, "configuration {} cannot be read: No such file or directory; expected a YAML file"),

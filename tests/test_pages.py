@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from testbed.ports import free_ports
 
@@ -105,9 +104,3 @@ def test_links_between_pages_lead_somewhere():
     for name, text in PAGES.items():
         for link in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", text):
             assert (ROOT / "docs" / link).exists(), (name, link)
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_configurations_in_pages_are_yaml(page):
-    for block in re.findall(r"```yaml\n(.*?)```", PAGES[page], re.DOTALL):
-        assert yaml.safe_load(block)

@@ -12,14 +12,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import yaml
-
-from streamlearn.assemble import service
-from streamlearn.config import configure, load_meta
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-YAML = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
 
 
 def free_ports(n):
@@ -121,13 +116,3 @@ def test_killed_and_started_again_it_goes_on_where_it_was(tmp_path):
         assert again["history"]["learned"][0] < status["outcomes"]["learned"]
         assert second.end(signal.SIGTERM) == 0
     assert "daemon.restored" in (tmp_path / "stderr").read_text()
-
-
-@pytest.mark.parametrize("block", YAML)
-def test_configurations_in_the_readme_are_valid(block, tmp_path):
-    if "meta" in yaml.safe_load(block):
-        (tmp_path / "meta.yaml").write_text(block)
-        assert load_meta(tmp_path / "meta.yaml").meta.algorithm
-    else:
-        least = {"source": {"type": "stdin"}, "input": {"shape": [8]}}  # for a block that shows one section alone
-        assert service(configure(least | yaml.safe_load(block))).settings.port
