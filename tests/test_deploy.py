@@ -1,18 +1,13 @@
 """The files of `deploy/` and the Dockerfile: what they name exists, what can check them has checked them."""
 
 import json
-import math
 import re
 import shutil
 import subprocess
 import sys
-import time
 from fnmatch import fnmatch
 from itertools import combinations
 from pathlib import Path
-from urllib.error import URLError
-from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import pytest
 import yaml
@@ -21,8 +16,6 @@ from connectors import open_sink, open_source
 from streamlearn import config, settings
 from streamlearn.serving.settings import Settings
 from streamlearn.telemetry import ROWS
-from testbed.ports import free_port
-from tests.test_telemetry import FULL, follower, telemetry
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -165,74 +158,6 @@ def test_the_dashboard_asks_the_data_source_that_is_chosen():
     asked = [*PANELS, *(target for panel in PANELS for target in panel["targets"]), *DASHBOARD["annotations"]["list"]]
     assert all(one["datasource"] == {"type": "prometheus", "uid": "${datasource}"} for one in asked)
     assert all('instance=~"$instance"' in expression for expression in EXPRESSIONS)
-
-
-def ask(port, expression):
-    """Result of an instant query."""
-    with urlopen(f"http://127.0.0.1:{port}/api/v1/query?{urlencode({'query': expression})}", timeout=10) as answer:
-        return json.load(answer)["data"]["result"]
-
-
-def wait_until(asks, process, *, within_s):
-    """Poll a program that has no way to tell; fails with its output."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if asks():
-                return
-        except URLError:
-            pass
-        time.sleep(0.2)
-    process.kill()
-    pytest.fail(f"not within {within_s} s: {process.communicate()[0]}")
-
-
-@pytest.fixture
-def prometheus(tmp_path):
-    """A real Prometheus that scrapes a real page each second, with our rules; gives its port."""
-    program = tool("prometheus", "Debian's package prometheus")
-    live = tmp_path / "live"
-    live.mkdir()
-    follower(live, 0, ok=100, slow=1, number=38, questions_waiting=2)
-    page = telemetry(live, floor=0.5)
-    page.show(FULL)
-    for histogram in (page.learn_seconds, page.checkpoint_seconds, page.checkpoint_pause_seconds, page.publish_seconds):
-        histogram.observe(0.02)
-    listening, port = page.serve("127.0.0.1", 0), free_port()
-    settings = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
-    settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    settings["rule_files"] = [str(DEPLOY / "prometheus/alert_rules.yml")]
-    settings["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{listening.port}"]
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(settings))
-    options = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
-    process = subprocess.Popen(
-        [program, *options, f"--web.listen-address=127.0.0.1:{port}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    enough = 'count_over_time(up{job="streamlearn"}[1m]) >= 3 and on () count(instance:streamlearn_drift_detections:growth1h)'
-    try:
-        wait_until(lambda: ask(port, enough), process, within_s=60)
-        yield port
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
-        listening.stop()
-
-
-def test_every_panel_shows_data_and_every_rule_can_be_evaluated_in_a_real_prometheus(prometheus):
-    for expression in EXPRESSIONS:
-        asked = expression.replace("$__rate_interval", "1m").replace("$instance", ".*")
-        result = ask(prometheus, asked)
-        assert result, asked
-        if "histogram_quantile" not in asked:  # no observation within the minute: NaN is the honest answer
-            assert not any(math.isnan(float(one["value"][1])) for one in result), asked
-    assert all(ask(prometheus, name) for name in RECORDING)
-    with urlopen(f"http://127.0.0.1:{prometheus}/api/v1/rules", timeout=10) as answer:
-        rules = [rule for group in json.load(answer)["data"]["groups"] for rule in group["rules"]]
-    assert {rule["name"]: rule["health"] for rule in rules} == dict.fromkeys([*RECORDING, *ALERTS], "ok")
-    assert [rule["name"] for rule in rules if rule.get("state") == "firing"] == []
 
 
 def test_grafana_finds_data_source_and_dashboard_where_the_compose_file_puts_them():
