@@ -129,7 +129,7 @@ class Users:
     def are_answered(self):
         """Whether there is a model that answers."""
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}/v2/models/model/ready", timeout=60) as answer:
+            with urlopen(f"http://127.0.0.1:{self.port}/v2/models/model/ready", timeout=180) as answer:
                 return answer.status == 200
         except HTTPError as error:
             error.close()
@@ -155,7 +155,7 @@ class Users:
 
     def _post(self, what, body):
         url = f"http://127.0.0.1:{self.port}/v2/models/model/{what}"
-        with urlopen(Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"}), timeout=60) as answer:
+        with urlopen(Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"}), timeout=180) as answer:
             answer.read()
 
 
