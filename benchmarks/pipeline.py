@@ -21,11 +21,11 @@ import numpy as np
 
 from benchmarks.cells import machine
 from benchmarks.pipeline_side import PART
+from benchmarks.testbed.ports import free_port
 from benchmarks.topic import Topic, broker
 from connectors import open_sink
 from streamlearn.decode.json import encode
 from streamlearn.records import Array, Json, Message
-from testbed.ports import free_port
 
 RESULTS = Path(__file__).parents[1] / "docs/results/pipeline.json"
 FEATURES, LABELS = 64, 10

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.testbed.ports import free_ports
 from streamlearn.records import Json
 from streamlearn.snapshot import live_folder
-from testbed.ports import free_ports
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PROGRAM = [sys.executable, "-m", "streamlearn"]

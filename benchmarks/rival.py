@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from testbed.ports import free_port
+from benchmarks.testbed.ports import free_port
 
 ENVIRONMENT = Path(__file__).parents[1] / ".venv-mlserver" / "bin"
 MODEL = "mlp"

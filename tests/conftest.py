@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from testbed.forks import Forks
-from testbed.kafka_broker import load_broker
+from benchmarks.testbed.forks import Forks
+from benchmarks.testbed.kafka_broker import load_broker
 
 Topics = Callable[..., str]
 

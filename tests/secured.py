@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from testbed.kafka_broker import load_broker
-from testbed.ports import free_ports
+from benchmarks.testbed.kafka_broker import load_broker
+from benchmarks.testbed.ports import free_ports
 
 USER = "learner"
 PASSWORD = "planted-secret-4711"  # noqa: S105  what is searched for afterwards

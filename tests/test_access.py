@@ -8,6 +8,8 @@ import httpx
 import pytest
 import trustme
 
+from benchmarks.testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
+from benchmarks.testbed.waiting import DEADLINE_S
 from streamlearn.config import configure
 from streamlearn.errors import ConfigError
 from streamlearn.serving.access import Access, TokenKeys
@@ -17,8 +19,6 @@ from streamlearn.serving.service import Service, decode, encode
 from streamlearn.serving.settings import Settings
 from streamlearn.settings import read
 from streamlearn.snapshot import FilePublisher, Reference
-from testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
-from testbed.waiting import DEADLINE_S
 from tests.test_http import answering, get, post, rows, sample
 
 READ, WRITE, ADMIN = (f"{role}-token-of-the-tests" for role in ("read", "write", "admin"))

@@ -2,6 +2,8 @@
 
 import pytest
 
+from benchmarks.testbed.fakes import MemorySink, PairDecoder
+from benchmarks.testbed.loops import no_probe
 from streamlearn.admit import Admission, DeadLetters, Settings, hashed
 from streamlearn.errors import DecodeError, SinkError
 from streamlearn.labels import LabelMap
@@ -9,8 +11,6 @@ from streamlearn.pending import Pending
 from streamlearn.pending import Settings as PendingSettings
 from streamlearn.prefetch import decoded
 from streamlearn.records import Record
-from testbed.fakes import MemorySink, PairDecoder
-from testbed.loops import no_probe
 
 BAD = [b"[1, 5]", b"nonsense", b"[2, null]", b"[3, 6]", b"[4, 7]"]  # 7 is a third label
 

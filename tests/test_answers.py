@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.testbed.fakes import MemorySink
 from streamlearn.answers import AnswersTo, NoAnswerLog
 from streamlearn.errors import SinkError
 from streamlearn.labels import LabelMap
 from streamlearn.records import Batch, LearnReport
-from testbed.fakes import MemorySink
 
 LABELS = ("cat", 7, "dog")
 

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 import connectors
+from benchmarks.testbed.forks import Forks, Life
+from benchmarks.testbed.small import append, configured, on_log, samples, settled
 from streamlearn import __version__
-from testbed.forks import Forks, Life
-from testbed.small import append, configured, on_log, samples, settled
 
 
 def refused(life: Life, code: int, line: str) -> None:

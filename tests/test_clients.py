@@ -18,13 +18,13 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from benchmarks.testbed.numbered import LABELS, numbered
+from benchmarks.testbed.ports import free_ports
+from benchmarks.testbed.waiting import DEADLINE_S
 from streamlearn.serving.hosts import Followers
 from streamlearn.serving.service import Service
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher
-from testbed.numbered import LABELS, numbered
-from testbed.ports import free_ports
-from testbed.waiting import DEADLINE_S
 from tests.kserve_python import kserve_python
 
 NUMBER = 7

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.testbed.loops import outcomes
 from streamlearn.assemble import learner, learner_name
 from streamlearn.commands import check, replay
 from streamlearn.config import Config, configure
 from streamlearn.errors import ConfigError
 from streamlearn.learners.pool import Pool
-from testbed.loops import outcomes
 
 COLUMNS = {"amount": "numeric", "carrier": {"type": "categorical", "buckets": 64, "missing": "refuse"}}
 SHOWN = "amount: numeric, carrier: categorical of 64 buckets, never missing; other fields: refuse"

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import structlog
 
+from benchmarks.testbed.loops import outcomes
+from benchmarks.testbed.small import append, keys, samples
 from streamlearn import commands
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.config import configure
 from streamlearn.errors import CheckpointError, ConfigError, SourceError
 from streamlearn.inspection import inspected
-from testbed.loops import outcomes
-from testbed.small import append, keys, samples
 
 QUIET = {"log": {"level": "error"}}
 

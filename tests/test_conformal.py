@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.testbed.small import keys, samples
 from streamlearn import assemble
 from streamlearn.config import configure
 from streamlearn.conformal import EVERY_LABEL, NO_LABEL, SLACK, Conformal
@@ -18,7 +19,6 @@ from streamlearn.serving.forms import form_named
 from streamlearn.serving.open_inference import Question
 from streamlearn.serving.served import Served
 from streamlearn.snapshot import Reference
-from testbed.small import keys, samples
 
 CLASSES = 6
 

@@ -13,12 +13,12 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError, TopicAlreadyExistsError
 
 import connectors.kafka_client
+from benchmarks.testbed.kafka_broker import load_broker
 from connectors import open_sink, open_source
 from connectors.kafka import KafkaSource
 from connectors.kafka_sink import KafkaSink
 from streamlearn.errors import ConfigError, PositionLostError, SinkError, SourceError
 from streamlearn.records import Gap, Message, Record
-from testbed.kafka_broker import load_broker
 from tests.conftest import Topics
 from tests.contracts.upstreams import by_partition, read
 

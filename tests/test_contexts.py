@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.testbed.loops import loop_on
 from streamlearn.contexts import FIRST, LAST, LEAST, MOST, NEAR, Contexts
 from streamlearn.due import Due
 from streamlearn.metrics import Answers
 from streamlearn.prequential import Turn
 from streamlearn.records import Batch
-from testbed.loops import loop_on
 
 
 def answers(labels, guesses):

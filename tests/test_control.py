@@ -7,15 +7,15 @@ from contextlib import suppress
 
 import pytest
 
+from benchmarks.testbed.fakes import MemorySource
+from benchmarks.testbed.loops import drain, started
+from benchmarks.testbed.ports import free_ports
+from benchmarks.testbed.small import configured, on_log, settled
 from streamlearn import control
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.control import Requests, go_back, kept
 from streamlearn.errors import CheckpointError
 from streamlearn.inspection import inspected
-from testbed.fakes import MemorySource
-from testbed.loops import drain, started
-from testbed.ports import free_ports
-from testbed.small import configured, on_log, settled
 from tests.test_prequential import stream
 
 TOKEN = "admins-only-0123456789"  # noqa: S105  a test's

@@ -6,13 +6,13 @@ import threading
 
 import pytest
 
+from benchmarks.testbed.fakes import MemorySource, PairDecoder
+from benchmarks.testbed.loops import loop_on
 from streamlearn.daemon import Daemon, Deadlines
 from streamlearn.due import Due
 from streamlearn.errors import CheckpointError, ConfigError, SourceError
 from streamlearn.ownership import Ownership
 from streamlearn.prefetch import Prefetch
-from testbed.fakes import MemorySource, PairDecoder
-from testbed.loops import loop_on
 from tests.test_prequential import stream
 
 

@@ -8,13 +8,13 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.testbed.fakes import MemorySink
+from benchmarks.testbed.ports import free_ports
 from connectors import open_source
 from streamlearn import demo
 from streamlearn.commands import demo_yaml
 from streamlearn.config import load
 from streamlearn.demo import DEGREES_PER_SAMPLE, Feeder, message, turned_digit
-from testbed.fakes import MemorySink
-from testbed.ports import free_ports
 
 
 def test_sample_i_is_a_function_of_i_and_the_seed_alone():

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.checks import load_all_checks, not_a_server_error
 from schemathesis.specs.openapi import checks
 
+from benchmarks.testbed.numbered import numbered
 from streamlearn.control import Requests
 from streamlearn.serving.description import openapi
 from streamlearn.serving.endpoint import Endpoint
@@ -19,7 +20,6 @@ from streamlearn.serving.page import FILES
 from streamlearn.serving.service import SamplesTo, Service
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import Reference
-from testbed.numbered import numbered
 from tests.test_http import answering, get
 
 load_all_checks()

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import structlog
 
+from benchmarks.testbed.fakes import MemorySource, OrderLearner
+from benchmarks.testbed.loops import drain, started
+from benchmarks.testbed.small import keys
 from streamlearn import assemble, config
 from streamlearn.checkpoint import Checkpoint, Checkpoints
 from streamlearn.drift import Drift, Mark, ReactionKeys, Reactions
 from streamlearn.errors import ConfigError
 from streamlearn.records import LearnReport, State
 from streamlearn.rollback import roll_back
-from testbed.fakes import MemorySource, OrderLearner
-from testbed.loops import drain, started
-from testbed.small import keys
 
 
 class HastyLearner(OrderLearner):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.testbed.numbered import numbered
 from streamlearn.errors import ConfigError
 from streamlearn.export.files import METADATA, as_module, examples, exported
 from streamlearn.inputs import InputSettings
@@ -24,7 +25,6 @@ from streamlearn.schema import Column, Schema
 from streamlearn.serving.forms.columns import shown
 from streamlearn.serving.forms.pool import present
 from streamlearn.snapshot import FilePublisher
-from testbed.numbered import numbered
 from tests.test_forms import OWN
 
 runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: the extra `dev`")

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 import connectors
+from benchmarks.testbed.fakes import MemorySource
+from benchmarks.testbed.ports import free_ports
+from benchmarks.testbed.small import configured, samples
 from connectors.together import Beside, TogetherSource
 from streamlearn import decode
 from streamlearn.errors import SinkError, SourceError
 from streamlearn.records import LABEL, Message, Record
 from streamlearn.serving.feedback import AnswerRecords
 from streamlearn.serving.open_inference import Answer, LabelTexts, Question, Wanted
-from testbed.fakes import MemorySource
-from testbed.ports import free_ports
-from testbed.small import configured, samples
 from tests.test_http import TOKEN, answering, get, post
 
 FEEDBACK = "/v2/models/digits/feedback"

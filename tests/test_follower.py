@@ -17,6 +17,9 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.testbed.forks import ended
+from benchmarks.testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
+from benchmarks.testbed.waiting import DEADLINE_S, until
 from connectors.log import LogSource
 from streamlearn.errors import ConfigError
 from streamlearn.records import Answering, Snapshot
@@ -25,9 +28,6 @@ from streamlearn.serving.hosts import Followers, InProcess
 from streamlearn.serving.service import SamplesTo, Service, decode, encode, listen
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher, Reference
-from testbed.forks import ended
-from testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
-from testbed.waiting import DEADLINE_S, until
 
 
 def service(**changes):

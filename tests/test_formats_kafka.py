@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from benchmarks.reliability.stream import logged
-from testbed.forks import Forks
-from testbed.small import configured, samples, settled
+from benchmarks.testbed.forks import Forks
+from benchmarks.testbed.small import configured, samples, settled
 from tests.conftest import Topics
 from tests.registry import registry
 from tests.test_avro import record_of

@@ -19,6 +19,8 @@ triton = pytest.importorskip("tritonclient.grpc", reason="Triton's client for gR
 from tritonclient.grpc import service_pb2  # noqa: E402  after the skips
 from tritonclient.utils import InferenceServerException  # noqa: E402
 
+from benchmarks.testbed.numbered import LABELS, numbered  # noqa: E402
+from benchmarks.testbed.waiting import DEADLINE_S, until  # noqa: E402
 from streamlearn.errors import ConfigError  # noqa: E402
 from streamlearn.records import Answering, Snapshot  # noqa: E402
 from streamlearn.schema import Column, Schema  # noqa: E402
@@ -32,8 +34,6 @@ from streamlearn.serving.service import Service, grpc_port  # noqa: E402
 from streamlearn.serving.settings import Settings  # noqa: E402
 from streamlearn.serving.tensors import DTYPES  # noqa: E402
 from streamlearn.snapshot import FilePublisher, Reference  # noqa: E402
-from testbed.numbered import LABELS, numbered  # noqa: E402
-from testbed.waiting import DEADLINE_S, until  # noqa: E402
 
 X = np.array([[0.5, 1.0], [2.0, -3.0], [0.0, 0.0]], np.float32)
 NAMES = ("label", "probabilities", "labels")

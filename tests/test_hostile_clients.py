@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.testbed.numbered import numbered
+from benchmarks.testbed.raw_http import BODY, NONSENSE, PATIENCE_S, connected, ends, receive, request, split, status
 from streamlearn.serving.connections import LINGER_S
 from streamlearn.serving.hosts import Followers, InProcess
 from streamlearn.serving.service import SamplesTo, Service
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher, Reference
-from testbed.numbered import numbered
-from testbed.raw_http import BODY, NONSENSE, PATIENCE_S, connected, ends, receive, request, split, status
 
 WAIT_S = 0.6
 LIMITS = Settings(

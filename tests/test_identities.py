@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.fakes import MemorySource, PairDecoder
+from benchmarks.testbed.loops import loop_on
+from benchmarks.testbed.small import append, on_log, samples
 from connectors import open_sink, open_source
 from streamlearn.due import Due
 from streamlearn.errors import PositionLostError
 from streamlearn.identities import Identities
 from streamlearn.prefetch import Prefetch
 from streamlearn.records import Message
-from testbed.fakes import MemorySource, PairDecoder
-from testbed.loops import loop_on
-from testbed.small import append, on_log, samples
 
 
 def test_what_was_read_is_known_again_and_another_of_the_same_name_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks.testbed.waiting import DEADLINE_S
 from streamlearn.assemble import service
 from streamlearn.config import configure
 from streamlearn.records import Answering, Snapshot
@@ -17,7 +18,6 @@ from streamlearn.serving.hosts import Followers
 from streamlearn.serving.service import Service
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher
-from testbed.waiting import DEADLINE_S
 from tests.kserve_python import kserve_python
 
 PAGE = (Path(__file__).parents[1] / "docs/interfaces.md").read_text()

@@ -17,12 +17,8 @@ from kafka import KafkaConsumer, TopicPartition
 from benchmarks.reliability import refusals
 from benchmarks.reliability.bench import Bench
 from benchmarks.reliability.table import SCENARIOS
-from connectors import open_sink, open_source
-from connectors.kafka import KafkaSource
-from streamlearn.errors import ConfigError, PositionLostError, SinkError, SourceError
-from streamlearn.records import Message
-from testbed.forks import Forks
-from testbed.mock_cluster import (
+from benchmarks.testbed.forks import Forks
+from benchmarks.testbed.mock_cluster import (
     FETCH,
     FIND_COORDINATOR,
     INIT_PRODUCER_ID,
@@ -34,6 +30,10 @@ from testbed.mock_cluster import (
     NoMockError,
     mock_cluster,
 )
+from connectors import open_sink, open_source
+from connectors.kafka import KafkaSource
+from streamlearn.errors import ConfigError, PositionLostError, SinkError, SourceError
+from streamlearn.records import Message
 
 NOW = {"request_timeout_ms": 1000}
 OLD = NOW | {"api_version": [2, 3]}

@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.testbed.forks import Forks
+from benchmarks.testbed.ports import free_ports
+from benchmarks.testbed.small import configured, samples, settled
 from connectors import SINKS, SOURCES, open_sink, open_source
 from streamlearn.errors import ConfigError
 from streamlearn.records import Message
-from testbed.forks import Forks
-from testbed.ports import free_ports
-from testbed.small import configured, samples, settled
 from tests import secured
 from tests.contracts.upstreams import read
 from tests.secured import KEY_PASSWORD, PASSWORD, Secured

@@ -3,12 +3,12 @@
 import pytest
 
 import connectors
+from benchmarks.testbed.fakes import MemorySource
+from benchmarks.testbed.loops import drain, started
 from streamlearn.admit import CONNECT, REPLAYS, dead_letter
 from streamlearn.errors import ConfigError, DecodeError
 from streamlearn.letters import letters, send_again
 from streamlearn.records import Record
-from testbed.fakes import MemorySource
-from testbed.loops import drain, started
 from tests.test_admit import admission, fetched
 
 BAD = [

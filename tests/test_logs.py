@@ -10,10 +10,10 @@ import structlog
 
 import connectors
 from benchmarks.reliability.stream import logged
+from benchmarks.testbed.forks import Forks
+from benchmarks.testbed.small import configured, on_log, samples, settled
 from streamlearn import logs
 from streamlearn.records import Message, Record, traceparent
-from testbed.forks import Forks
-from testbed.small import configured, on_log, samples, settled
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

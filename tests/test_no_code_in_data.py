@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import connectors
+from benchmarks.testbed.small import append, keys, samples
 from streamlearn import assemble, commands
 from streamlearn.config import configure, load, load_meta
 from streamlearn.daemon import recover
@@ -27,7 +28,6 @@ from streamlearn.serving.service import Service, decode
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FollowedFile, Reference
 from streamlearn.snapshot_file import FILE, write
-from testbed.small import append, keys, samples
 from tests.test_http import answering, post
 
 ROOT = Path(connectors.__file__).parent.parent

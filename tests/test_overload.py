@@ -7,13 +7,13 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from benchmarks.testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
+from benchmarks.testbed.overload import BOUND, ROWS, TURNS, alone, offered, offered_s
+from benchmarks.testbed.waiting import DEADLINE_S
 from streamlearn.serving.hosts import Followers, InProcess
 from streamlearn.serving.service import Service
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher, Reference
-from testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
-from testbed.overload import BOUND, ROWS, TURNS, alone, offered, offered_s
-from testbed.waiting import DEADLINE_S
 
 CLIENTS, ROUNDS, PER_S = 8, 100, 10
 

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
+from benchmarks.testbed.fakes import MemorySource
+from benchmarks.testbed.loops import drain, started
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.errors import CheckpointError
 from streamlearn.ownership import Ownership
-from testbed.fakes import MemorySource
-from testbed.loops import drain, started
 from tests.test_prequential import stream
 
 VALUES = stream(60)

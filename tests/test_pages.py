@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.ports import free_ports
+from benchmarks.testbed.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}

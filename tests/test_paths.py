@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
+from benchmarks.testbed.numbered import numbered
+from benchmarks.testbed.raw_http import ends, request, split
 from streamlearn.serving.hosts import InProcess
 from streamlearn.serving.service import SamplesTo, Service
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import Reference
-from testbed.numbered import numbered
-from testbed.raw_http import ends, request, split
 
 OPENED = []
 LISTENING = [False]

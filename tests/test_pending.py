@@ -6,10 +6,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.testbed.fakes import MemorySink, MemorySource
+from benchmarks.testbed.loops import drain, started
 from streamlearn.pending import ROW_BYTES, Pending, Settings, Waiting
 from streamlearn.records import Given, State
-from testbed.fakes import MemorySink, MemorySource
-from testbed.loops import drain, started
 from tests.late import Account, LateDecoder, fading, stream
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.testbed.fakes import MemorySource, PairDecoder, lost
 from streamlearn.errors import PositionLostError, SourceError, StreamlearnError
 from streamlearn.journal import Journal
 from streamlearn.prefetch import Intake, Prefetch, Retries, decoded
 from streamlearn.records import Record
-from testbed.fakes import MemorySource, PairDecoder, lost
 
 
 def pairs(n, first=0):

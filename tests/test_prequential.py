@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from testbed.fakes import MemorySink, MemorySource
-from testbed.loops import drain, outcomes, started
+from benchmarks.testbed.fakes import MemorySink, MemorySource
+from benchmarks.testbed.loops import drain, outcomes, started
 
 
 def stream(n, seed=3, bad=()):

@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.testbed.fakes import MemorySource
+from benchmarks.testbed.loops import drain, started
 from streamlearn.errors import CheckpointError
 from streamlearn.probe import Probe, Settings
-from testbed.fakes import MemorySource
-from testbed.loops import drain, started
 from tests.late import LateDecoder
 from tests.late import stream as late_stream
 

@@ -17,9 +17,9 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from testbed.forks import Life
-from testbed.ports import free_port
-from testbed.small import append, keys, samples
+from benchmarks.testbed.forks import Life
+from benchmarks.testbed.ports import free_port
+from benchmarks.testbed.small import append, keys, samples
 from tests.test_deploy import ALERTS, DASHBOARD, DEPLOY, EXPRESSIONS, RECORDING, tool
 
 ANNOTATIONS = [annotation["expr"] for annotation in DASHBOARD["annotations"]["list"]]

@@ -10,6 +10,9 @@ import pytest
 
 import connectors
 from benchmarks.reliability.stream import logged
+from benchmarks.testbed.fakes import MemorySource
+from benchmarks.testbed.forks import Forks
+from benchmarks.testbed.small import configured, samples, settled
 from streamlearn.decode import avro
 from streamlearn.decode.avro import MISSING_S, AvroDecoder
 from streamlearn.decode.fields import Rules
@@ -20,9 +23,6 @@ from streamlearn.prefetch import Intake, Prefetch
 from streamlearn.records import Message, Record, Sample
 from streamlearn.schema import Column, Schema
 from streamlearn.settings import read
-from testbed.fakes import MemorySource
-from testbed.forks import Forks
-from testbed.small import configured, samples, settled
 from tests.registry import FakeRegistry, basic, endless, registry, silent
 from tests.test_avro import record_of, written
 

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 import connectors
+from benchmarks.testbed.numbered import ALL, LABELS, numbered
+from benchmarks.testbed.small import on_log
+from benchmarks.testbed.waiting import DEADLINE_S, until
 from connectors.log import LogSource
 from streamlearn.errors import SinkError, SourceError
 from streamlearn.records import Message, Record
@@ -23,9 +26,6 @@ from streamlearn.serving.requests import InThread, Places, Requests, Saved, Tell
 from streamlearn.serving.service import RequestsFrom, Service
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher, Reference
-from testbed.numbered import ALL, LABELS, numbered
-from testbed.small import on_log
-from testbed.waiting import DEADLINE_S, until
 
 JSON_LENGTH = "inference-header-content-length"
 

@@ -13,8 +13,8 @@ import httpx
 import pytest
 import yaml
 
-from testbed.ports import free_ports
-from testbed.small import append, keys, samples
+from benchmarks.testbed.ports import free_ports
+from benchmarks.testbed.small import append, keys, samples
 
 USER = 10001
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,8 @@ import httpx
 import pytest
 import yaml
 
-from testbed.ports import free_ports
-from testbed.small import keys
+from benchmarks.testbed.ports import free_ports
+from benchmarks.testbed.small import keys
 
 PLANT = "planted-secret"
 FROM_FILE, INLINE, FROM_ENVIRONMENT, KAFKA = (

@@ -13,6 +13,7 @@ import urllib.request
 import numpy as np
 import pytest
 
+from benchmarks.testbed.ports import free_ports
 from streamlearn.learners.look_ahead import LaMAML
 from streamlearn.learners.task import Task
 from streamlearn.models.classifier import ModelSettings
@@ -20,7 +21,6 @@ from streamlearn.records import Answering, Snapshot
 from streamlearn.snapshot import FilePublisher
 from streamlearn.snapshot_file import FILE
 from streamlearn.telemetry import ROWS, SERVERS
-from testbed.ports import free_ports
 from tests.test_deploy import passes, tool
 from tests.test_telemetry import by_label, samples
 

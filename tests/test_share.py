@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.testbed.forks import Forks
+from benchmarks.testbed.small import on_log, settled
 from streamlearn.errors import ConfigError
 from streamlearn.settings import read
 from streamlearn.share import GIVES_WAY, Share
-from testbed.forks import Forks
-from testbed.small import on_log, settled
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no processors for a thread")
 PROCESSORS = sorted(os.sched_getaffinity(0))

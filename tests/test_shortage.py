@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.testbed import fakes, loops
+from benchmarks.testbed.fakes import MemorySink, MemorySource, OrderLearner
+from benchmarks.testbed.loops import drain, outcomes, started
 from streamlearn.admit import CONNECT
 from streamlearn.journal import Journal
 from streamlearn.records import Batch, State
 from streamlearn.shortage import Attempts, is_memory_error
-from testbed import fakes, loops
-from testbed.fakes import MemorySink, MemorySource, OrderLearner
-from testbed.loops import drain, outcomes, started
 
 POISON = 77.0
 

@@ -9,12 +9,12 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.testbed.fakes import MemorySource
+from benchmarks.testbed.loops import drain, outcomes, started
 from streamlearn.drift import Drift, Mark, Moved
 from streamlearn.prefetch import Upstream
 from streamlearn.prequential import Turn
 from streamlearn.status import COLUMNS, History, Status, known, lags, replace_file
-from testbed.fakes import MemorySource
-from testbed.loops import drain, outcomes, started
 from tests.test_prequential import stream
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.testbed.numbered import ALL, numbered
+from benchmarks.testbed.waiting import DEADLINE_S, until
 from streamlearn.errors import ConfigError, SinkError
 from streamlearn.serving import http as http_face
 from streamlearn.serving.endpoint import Endpoint
@@ -20,8 +22,6 @@ from streamlearn.serving.service import Service
 from streamlearn.serving.settings import Settings
 from streamlearn.settings import read
 from streamlearn.snapshot import FilePublisher, Reference
-from testbed.numbered import ALL, numbered
-from testbed.waiting import DEADLINE_S, until
 from tests.test_http import INFER, SAMPLES, answering, ask, post, rows
 from tests.test_logs import TRACE, _as_it_was, lines, of
 from tests.test_requests import asked, endpoint, headers

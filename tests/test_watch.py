@@ -8,6 +8,10 @@ import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.testbed.fakes import MemorySource, PairDecoder
+from benchmarks.testbed.loops import drain, started
+from benchmarks.testbed.loops import outcomes as all_outcomes
+from benchmarks.testbed.numbered import numbered
 from streamlearn.drift import Mark, Moved
 from streamlearn.follower_files import FollowerFiles
 from streamlearn.prefetch import Intake, Prefetch, Upstream
@@ -16,10 +20,6 @@ from streamlearn.scrape import Info, Telemetry
 from streamlearn.snapshot import FilePublisher
 from streamlearn.status import Status
 from streamlearn.watch import LoopWatch, Servers
-from testbed.fakes import MemorySource, PairDecoder
-from testbed.loops import drain, started
-from testbed.loops import outcomes as all_outcomes
-from testbed.numbered import numbered
 from tests.test_prequential import stream
 
 

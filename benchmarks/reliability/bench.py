@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from testbed.forks import Forks
-from testbed.kafka_broker import load_broker
+from benchmarks.testbed.forks import Forks
+from benchmarks.testbed.kafka_broker import load_broker
 
 UPSTREAMS = ("log", "kafka", "kafka-3")
 """What a killed daemon reads: the embedded log, a real Kafka with one partition, and with three."""

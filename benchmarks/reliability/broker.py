@@ -12,9 +12,9 @@ from benchmarks.reliability.cluster import Cluster, Reader, cluster
 from benchmarks.reliability.stream import PATIENCE_S, Upstream, values
 from benchmarks.reliability.table import Outcome, scenario
 from benchmarks.reliability.trial import HALF, RECORDS, SAME, Trial
+from benchmarks.testbed.proxy import Fault
+from benchmarks.testbed.small import settled
 from streamlearn.inspection import inspected
-from testbed.proxy import Fault
-from testbed.small import settled
 
 assert outage
 assert refusals  # their scenarios are of this group too

@@ -13,11 +13,11 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from benchmarks.reliability.bench import Bench, NotHereError
 from benchmarks.reliability.stream import PATIENCE_S, Journalled, Upstream
-from testbed.forks import Life
-from testbed.kafka_broker import load_broker
-from testbed.ports import free_port, free_ports
-from testbed.proxy import Proxy
-from testbed.small import SHAPE, configured, settled
+from benchmarks.testbed.forks import Life
+from benchmarks.testbed.kafka_broker import load_broker
+from benchmarks.testbed.ports import free_port, free_ports
+from benchmarks.testbed.proxy import Proxy
+from benchmarks.testbed.small import SHAPE, configured, settled
 
 TIMEOUTS = {"timeout_s": 1.0, "metadata_every_s": 0.5, "client": {"request_timeout_ms": 1000, "reconnect_backoff_ms": 20}}
 """Short, so that an outage of seconds is longer than each of them."""

@@ -27,7 +27,7 @@ from benchmarks.reliability.stream import (
     with_group,
 )
 from benchmarks.reliability.table import Outcome, scenario
-from testbed.forks import Life, ended
+from benchmarks.testbed.forks import Life, ended
 
 
 class Point(NamedTuple):

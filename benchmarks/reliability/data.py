@@ -18,13 +18,13 @@ from kafka import KafkaProducer
 from benchmarks.reliability.bench import Bench
 from benchmarks.reliability.stream import in_kafka, in_log, values, with_group
 from benchmarks.reliability.table import Outcome, scenario
+from benchmarks.testbed.forks import Life
+from benchmarks.testbed.small import SHAPE, append, configured, keys, sample, settled
 from streamlearn import assemble
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.config import configure
 from streamlearn.prequential import Prequential
 from streamlearn.snapshot import Reference
-from testbed.forks import Life
-from testbed.small import SHAPE, append, configured, keys, sample, settled
 
 LEARNERS = ("la-maml", "pool")
 SIZE = SHAPE[0]

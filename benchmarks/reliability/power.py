@@ -18,12 +18,12 @@ from benchmarks.reliability.bench import Bench, NotHereError
 from benchmarks.reliability.disk import STRACE, Disk, Op, operations, put
 from benchmarks.reliability.stream import logged
 from benchmarks.reliability.table import Outcome, scenario
+from benchmarks.testbed.fakes import MemorySource
+from benchmarks.testbed.loops import started
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.ownership import Ownership
 from streamlearn.protocols import Sink
 from streamlearn.records import Snapshot
-from testbed.fakes import MemorySource
-from testbed.loops import started
 
 RECORDS, BAD, EVERY = 60, 7, 8
 PUBLISHED, DURABLE = "published", "durable"

@@ -12,9 +12,9 @@ from benchmarks.reliability.bench import Bench, NotHereError
 from benchmarks.reliability.cluster import TIMEOUTS, Cluster
 from benchmarks.reliability.table import Outcome, scenario
 from benchmarks.reliability.trial import HALF, RECORDS, SAME, Trial
+from benchmarks.testbed.mock_cluster import FETCH, LIST_OFFSETS, OFFSET_COMMIT, PRODUCE, MockCluster, NoMockError
 from streamlearn.errors import SinkError
 from streamlearn.records import Message
-from testbed.mock_cluster import FETCH, LIST_OFFSETS, OFFSET_COMMIT, PRODUCE, MockCluster, NoMockError
 
 Fault: TypeAlias = Callable[[], object]
 BY = "error codes by librdkafka's mock cluster"

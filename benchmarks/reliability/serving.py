@@ -1,6 +1,6 @@
 """What clients can do to a server: a follower process of its own, attacked over sockets on loopback.
 
-The snapshots say their number in every part of an answer (`testbed/numbered.py`), so that a mixed one would be seen.
+The snapshots say their number in every part of an answer (`benchmarks/testbed/numbered.py`), so that a mixed one would be seen.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ import httpx
 
 from benchmarks.reliability.bench import Bench
 from benchmarks.reliability.table import Outcome, scenario
+from benchmarks.testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
+from benchmarks.testbed.overload import BOUND, ROWS, alone, offered, offered_s
+from benchmarks.testbed.raw_http import NONSENSE, connected, ends, receive, request, split, status
 from streamlearn.serving.hosts import Followers
 from streamlearn.serving.service import Service
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher
-from testbed.numbered import ALL, INFER, assert_of_one_snapshot, numbered
-from testbed.overload import BOUND, ROWS, alone, offered, offered_s
-from testbed.raw_http import NONSENSE, connected, ends, receive, request, split, status
 
 TIMEOUT_S = 60.0
 

@@ -26,11 +26,11 @@ from benchmarks.reliability.stream import (
     run_to_the_end,
 )
 from benchmarks.reliability.table import Outcome, scenario
+from benchmarks.testbed.forks import Life
+from benchmarks.testbed.small import append
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.errors import CheckpointError
 from streamlearn.inspection import inspected
-from testbed.forks import Life
-from testbed.small import append
 
 RECORDS = 240
 WHOLE = {"checkpoint": {"every_records": 40, "keep": 100_000}}  # no segment of the journal is cut

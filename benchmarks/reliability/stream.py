@@ -14,11 +14,11 @@ from typing import Any
 
 import connectors
 from benchmarks.reliability.bench import Bench
+from benchmarks.testbed.forks import Life
+from benchmarks.testbed.small import append, configured, sample, settled
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.inspection import inspected
 from streamlearn.records import Record
-from testbed.forks import Life
-from testbed.small import append, configured, sample, settled
 
 PATIENCE_S = 600.0  # ends a run that hangs; it is no claim, how long something took stands in its row
 BAD = frozenset({5, 6, 7, 33, 98, 700, 1999, 3001})  # positions in each partition, where it has them

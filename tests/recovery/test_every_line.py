@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 import streamlearn
+from benchmarks.testbed.fakes import MemorySink, MemorySource
+from benchmarks.testbed.loops import loop_on
 from streamlearn.daemon import recover
 from streamlearn.due import Due
 from streamlearn.pending import Pending, Settings
 from streamlearn.prefetch import Prefetch
-from testbed.fakes import MemorySink, MemorySource
-from testbed.loops import loop_on
 from tests import late
 from tests.late import LateDecoder
 

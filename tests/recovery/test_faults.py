@@ -8,7 +8,7 @@ import pytest
 from benchmarks.reliability import broker, data
 from benchmarks.reliability.bench import Bench, NotHereError
 from benchmarks.reliability.table import SCENARIOS, Scenario
-from testbed.forks import Forks
+from benchmarks.testbed.forks import Forks
 
 assert broker
 assert data

@@ -13,9 +13,9 @@ import pytest
 
 import connectors
 from benchmarks.reliability.stream import Journalled
+from benchmarks.testbed.forks import Forks, Life
+from benchmarks.testbed.small import append, configured, sample, settled
 from streamlearn.checkpoint import Checkpoints
-from testbed.forks import Forks, Life
-from testbed.small import append, configured, sample, settled
 
 RECORDS = 3600
 KILLS = {(1, "kafka"): 28, (3, "kafka"): 20, (1, "log"): 12, (1, "file"): 12}  # by partitions and source

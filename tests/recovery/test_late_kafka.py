@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from benchmarks.reliability.stream import Journalled, logged
+from benchmarks.testbed.forks import Forks, Life
+from benchmarks.testbed.small import CHUNK, configured, sample, settled
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.inspection import inspected
-from testbed.forks import Forks, Life
-from testbed.small import CHUNK, configured, sample, settled
 from tests.conftest import Topics
 from tests.recovery.test_kill import outcomes
 

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import pytest
 
 import connectors
+from benchmarks.testbed.fakes import MemorySink
+from benchmarks.testbed.forks import Forks, Life
+from benchmarks.testbed.small import configured, samples, settled
 from streamlearn.admit import REPLAYS, dead_letter
 from streamlearn.errors import DecodeError
 from streamlearn.inspection import inspected
 from streamlearn.letters import letters as listed
 from streamlearn.letters import send_again
 from streamlearn.records import Message, Record
-from testbed.fakes import MemorySink
-from testbed.forks import Forks, Life
-from testbed.small import configured, samples, settled
 
 BAD = {7: b"not json", 20: b'{"features": [1.0], "label": "00"}', 33: b'{"features": [0, 0, 0, 0, 0, 0], "label": 0.5}'}
 KILLED = "benchmarks.reliability.sabotage:kill_at"

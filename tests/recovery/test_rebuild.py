@@ -10,6 +10,9 @@ import pytest
 
 import connectors
 from benchmarks.reliability.stream import Journalled
+from benchmarks.testbed.fakes import MemorySource, PairDecoder
+from benchmarks.testbed.loops import drain, loop_on, started
+from benchmarks.testbed.small import append, configured, samples
 from streamlearn import repetition
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.due import Due
@@ -17,9 +20,6 @@ from streamlearn.errors import ConfigError, SourceError
 from streamlearn.pending import Pending, Settings
 from streamlearn.prefetch import Prefetch
 from streamlearn.records import Message
-from testbed.fakes import MemorySource, PairDecoder
-from testbed.loops import drain, loop_on, started
-from testbed.small import append, configured, samples
 from tests import late
 from tests.late import LateDecoder
 from tests.test_prequential import stream

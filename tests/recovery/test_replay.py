@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from testbed.forks import Forks
-from testbed.loops import outcomes
-from testbed.small import configured, samples, settled
+from benchmarks.testbed.forks import Forks
+from benchmarks.testbed.loops import outcomes
+from benchmarks.testbed.small import configured, samples, settled
 
 BAD = b'{"features": "none"}'
 

@@ -2,12 +2,12 @@
 
 import pytest
 
+from benchmarks.testbed.fakes import MemorySource
+from benchmarks.testbed.loops import drain, started
 from streamlearn.checkpoint import Checkpoints
 from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.ownership import Ownership
 from streamlearn.rollback import roll_back
-from testbed.fakes import MemorySource
-from testbed.loops import drain, started
 from tests.test_prequential import stream
 
 VALUES = stream(60, bad=(7,))

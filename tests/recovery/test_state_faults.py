@@ -10,11 +10,11 @@ import pytest
 
 from benchmarks.reliability import state
 from benchmarks.reliability.bench import Bench, NotHereError
+from benchmarks.testbed.fakes import MemorySource
+from benchmarks.testbed.loops import drain, started
 from streamlearn.errors import CheckpointError, DiskError
 from streamlearn.journal import Journal
 from streamlearn.ownership import Ownership
-from testbed.fakes import MemorySource
-from testbed.loops import drain, started
 from tests.test_prequential import stream
 
 

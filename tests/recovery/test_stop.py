@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from testbed.forks import Forks, Life, ended
-from testbed.small import append, on_log, samples, settled
+from benchmarks.testbed.forks import Forks, Life, ended
+from benchmarks.testbed.small import append, on_log, samples, settled
 
 SERVED = {"enabled": True, "processes": 1, "port": 0}
 HOSTS = [pytest.param(1, id="followers"), pytest.param(0, id="in process")]

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from testbed.numbered import INFER
+from benchmarks.testbed.numbered import INFER
 
 Answer: TypeAlias = tuple[int, bytes, float]
 """Status, head, and seconds since the instant at which it was due."""

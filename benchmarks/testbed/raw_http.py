@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from testbed.numbered import ALL
+from benchmarks.testbed.numbered import ALL
 
 Answer: TypeAlias = tuple[int, dict[str, str], bytes]
 """Status, headers and body."""

@@ -13,8 +13,8 @@ from ctypes import c_char_p, c_int, c_int16, c_int32, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
 
-from testbed.ports import free_port
-from testbed.proxy import Proxy
+from benchmarks.testbed.ports import free_port
+from benchmarks.testbed.proxy import Proxy
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, OFFSET_COMMIT, FIND_COORDINATOR, INIT_PRODUCER_ID = 0, 1, 2, 3, 8, 10, 22
 """Keys of requests, as Kafka's protocol numbers them."""

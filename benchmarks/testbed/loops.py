@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.testbed.fakes import MemoryPublisher, MemorySink, OrderLearner, PairDecoder
 from streamlearn.admit import Admission, DeadLetters, Settings
 from streamlearn.answers import AnswerLog, AnswersTo, NoAnswerLog
 from streamlearn.checkpoint import Checkpoints, CheckpointWriter
@@ -24,7 +25,6 @@ from streamlearn.prequential import Parts, Prequential
 from streamlearn.probe import Probe
 from streamlearn.probe import Settings as ProbeSettings
 from streamlearn.protocols import Decoder, Publisher, Sink, Source
-from testbed.fakes import MemoryPublisher, MemorySink, OrderLearner, PairDecoder
 
 OUTCOMES = ("learned", "probe", "rejected", "skipped", "expired", "joined", "unmatched", "duplicate")
 
