@@ -5,11 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from benchmarks.testbed.ports import free_ports
+from streamlearn import checkpoint, snapshot_file
+from streamlearn.meta import warm_start
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
@@ -67,6 +70,30 @@ def test_formats(tmp_path):
     assert re.search(r"\w\[0\]@0: label 'late'", told), "the Avro record was decoded"
     assert "learned=2 " in told, "two events"
     assert "rejected=1 " in told, "and one of another version"
+
+
+def test_operations(tmp_path):
+    told = pasted("operations.md", tmp_path)
+    newest, older = map(int, re.search(r"from (\d+) back to (\d+)\n", told).groups())
+    assert 0 <= older < newest == 600
+    assert (tmp_path / "state/parcels-before/checkpoints").is_dir()
+
+
+def test_the_versions_in_operations_are_those_of_the_program():
+    row = re.search(r"^\| (\S+) \| schema (\d+) \| schema (\d+) \| schema (\d+) \|$", PAGES["operations.md"], re.MULTILINE)
+    told = (version("streamlearn"), str(checkpoint.SCHEMA), snapshot_file.SCHEMA, str(warm_start.SCHEMA))
+    assert row.groups() == told, "a row for each version that reads or writes something else"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_unit_in_operations_is_one_for_systemd(tmp_path):
+    (unit,) = re.findall(r"```ini\n(.*?)```", PAGES["operations.md"], re.DOTALL)
+    path = tmp_path / "streamlearn.service"
+    path.write_text(unit.replace("/opt/streamlearn/bin/streamlearn", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
+    assert [line for line in (done.stdout + done.stderr).splitlines() if "streamlearn.service" in line] == []
+    program, command, _ = re.search(r"^ExecStart=(\S+) (\S+) (\S+)$", unit, re.MULTILINE).groups()
+    assert (Path(program).name, command) == ("streamlearn", "run")
 
 
 def test_choosing_a_learner(tmp_path):
