@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 TEST_PROCESSES ?= 2
 
 .PHONY: demo test lint types format docs clean help
-.PHONY: bench bench-drift bench-rotations bench-paper bench-sliding bench-cifar bench-streams bench-speed bench-cost bench-pipeline bench-serving bench-omniglot bench-few-shot bench-osaka bench-meta-speed worked-example
+.PHONY: bench bench-unlabelled bench-drift bench-rotations bench-paper bench-sliding bench-cifar bench-streams bench-speed bench-cost bench-pipeline bench-serving bench-omniglot bench-few-shot bench-osaka bench-meta-speed worked-example
 .PHONY: kserve mlserver reliability crash-matrix broker-faults data-faults soak fuzz kafka-up kafka-down sbom audit
 
 help: ## show this list
@@ -85,6 +85,9 @@ bench-streams: $(READY) ## the default learner and river's methods on real strea
 	$(BIN)/python -m benchmarks.streams_baselines $(BENCH)
 	$(BIN)/python -m benchmarks.streams $(BENCH)
 	$(BIN)/python -m benchmarks.streams_report
+
+bench-unlabelled: $(READY) ## accuracy estimated before the labels come, against what they then say
+	$(BIN)/python -m benchmarks.unlabelled $(BENCH)
 
 bench-drift: $(READY) ## delay and false alarms of drift detectors, and how early other signs come
 	$(BIN)/python -m benchmarks.drift $(BENCH)

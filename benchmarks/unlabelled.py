@@ -13,12 +13,14 @@ import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.cells import keep, known, machine
+from benchmarks.cells import command_line, fill, report
 from benchmarks.scores import mean_and_spread
 from benchmarks.stream_data import Labels, Stream, arrivals, met, stream
 from benchmarks.streams import learner
@@ -56,15 +58,14 @@ class Look(NamedTuple):
 def main() -> None:
     """Make the cells that are asked for and missing, then write the table."""
     asked = _arguments()
-    for name in asked.streams:
-        for delay in asked.delays:
-            for seed in asked.seeds:
-                cell = f"{name}/{delay}/{seed}"
-                if cell not in known(asked.results):
-                    found = said_of(looks(stream(name, asked.rows), delay, seed=seed))
-                    keep(asked.results, cell, found)
-                    print(cell, found, flush=True)
-    asked.results.with_suffix(".md").write_text(table(known(asked.results), machine()))
+    for name, delay, seed in product(asked.streams, asked.delays, asked.seeds):
+        made = partial(_cell, name, delay, seed, asked.rows)
+        fill(asked.results, f"{name}/{delay}/{seed}", made)
+    report(asked.results, table)
+
+
+def _cell(name: str, delay: int, seed: int, rows: int | None) -> dict[str, Json]:
+    return said_of(looks(stream(name, rows), delay, seed=seed))
 
 
 def looks(data: Stream, delay: int, *, seed: int) -> list[Look]:
@@ -137,12 +138,10 @@ def _figure(values: list[float]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, RESULTS)
     parser.add_argument("--streams", nargs="+", default=list(STREAMS))
     parser.add_argument("--delays", nargs="+", type=int, default=list(DELAYS), help="rows until a label comes")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rows", type=int, default=None, help="of each stream; empty: all")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the figures so far; the table lies beside them")
     return parser.parse_args()
 
 
