@@ -287,6 +287,7 @@ MAY_IMPORT_BY_NAME = {
     "serving/service.py": "told by the parent over its pipe, connectors:open_sink",
     "serving/forms/__init__.py": "names of the table of forms",
     "serving/spans.py": "one name, which stands there",
+    "serving/follower.py": "one name, which stands there",
     "decode/__init__.py": "names of the table of formats whose library need not be there",
     "__init__.py": "names of the table of connectors, and installed entry points",
 }

@@ -103,7 +103,7 @@ class Forks:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             start_new_session=True,
         )
 
@@ -181,7 +181,7 @@ def ended(pid: int) -> bool:
 
 def main() -> None:
     """Answer requests until there are no more."""
-    sys.path[0] = str(Path(__file__).parents[1])
+    sys.path[0] = str(Path(__file__).parents[2])
     for name in PRELOADED:
         import_module(name)
     gc.freeze()

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-BROKER = Path(__file__).parents[1] / "deploy/kafka/broker.py"
+BROKER = Path(__file__).parents[2] / "deploy/kafka/broker.py"
 
 
 def load_broker() -> ModuleType:
