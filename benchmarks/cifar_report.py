@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.scores import mean_and_spread
+from benchmarks.scores import figure
 from benchmarks.sliding_plan import RECIPE
 from streamlearn.records import Json
 
@@ -60,13 +60,8 @@ def _line(group: str, row: str, runs: Mapping[str, Json]) -> str:
     if not cells:
         return f"| `{row}` | 0 | not run | not run | | | | | {published} |"
     values = [[c["retained"]["auto"] for c in cells], [c["retained"]["ever"] for c in cells]]
-    figures = [_figure(v) for v in [*values, [c["just_after"] for c in cells], [c["interference"] for c in cells]]]
+    figures = [figure(v) for v in [*values, [c["just_after"] for c in cells], [c["interference"] for c in cells]]]
     devices = ", ".join(dict.fromkeys(c["device"] for c in cells))
     return (
-        f"| `{row}` | {len(cells)} | {' | '.join(figures)} | {devices} | {_figure([c['cpu_s'] for c in cells])} | {published} |"
+        f"| `{row}` | {len(cells)} | {' | '.join(figures)} | {devices} | {figure([c['cpu_s'] for c in cells])} | {published} |"
     )
-
-
-def _figure(values: list[float]) -> str:
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ± {spread:.1f}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from benchmarks.scores import mean_and_spread
+from benchmarks.scores import figure
 from streamlearn.records import Json
 
 SHAPES = {"5-1": "5-way 1-shot", "5-5": "5-way 5-shot", "20-1": "20-way 1-shot", "20-5": "20-way 5-shot"}
@@ -51,7 +51,7 @@ def _cells(runs: Mapping[str, Json], group: str) -> list[Json]:
 def _line(runs: Mapping[str, Json], width: str, row: str) -> str:
     by_shape = {shape: _cells(runs, f"{width}/{row}/{shape}") for shape in SHAPES}
     figures = [
-        f"{_figure([c['accuracy'] for c in cells])} ({_figure([c['nearest_mean']['trained'] for c in cells])})"
+        f"{figure([c['accuracy'] for c in cells])} ({figure([c['nearest_mean']['trained'] for c in cells])})"
         if cells
         else "not run"
         for cells in by_shape.values()
@@ -67,7 +67,7 @@ def _untrained(runs: Mapping[str, Json], width: str) -> str:
     figures = []
     for shape in SHAPES:
         cells = [cell for row in ROWS for cell in _cells(runs, f"{width}/{row}/{shape}")]
-        figures.append(f"({_figure([cell['nearest_mean']['untrained'] for cell in cells])})" if cells else "")
+        figures.append(f"({figure([cell['nearest_mean']['untrained'] for cell in cells])})" if cells else "")
     return f"| untrained | | {' | '.join(figures)} | | |"
 
 
@@ -76,7 +76,7 @@ def _sinusoid(runs: Mapping[str, Json]) -> str:
     if not cells:
         return "## Sinusoids\n\n**Not run.**\n"
     lines = [
-        f"| {name} | {' | '.join(_figure([cell[f'{key}, {after}'] for cell in cells], 2) for after in (0, 1, 10))} |"
+        f"| {name} | {' | '.join(figure([cell[f'{key}, {after}'] for cell in cells], 2) for after in (0, 1, 10))} |"
         for name, key in (
             ("MAML, one step of 0.01", "maml"),
             ("trained on all waves together, the best step of five", "all waves"),
@@ -85,8 +85,3 @@ def _sinusoid(runs: Mapping[str, Json]) -> str:
     steps = f"{cells[0]['steps']:,} meta-steps of 25 waves (theirs: 70,000)"
     about = f"Mean squared error on 200 new waves after so many steps on 10 points; {len(cells)} seeds, {steps}.\n"
     return "\n".join(["## Sinusoids\n", about, "| | 0 steps | 1 step | 10 steps |", "|---|---|---|---|", *lines, ""])
-
-
-def _figure(values: list[float], digits: int = 1) -> str:
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.{digits}f}" if len(values) == 1 else f"{mean:.{digits}f} ± {spread:.{digits}f}"

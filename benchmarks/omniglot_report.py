@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from benchmarks.omniglot_plan import CONTROL, HEADS, LENGTHS, LOOK_AHEAD, MEMORY, PUBLISHED, TRUNKS, WIDTHS
-from benchmarks.scores import mean_and_spread
+from benchmarks.scores import figure, mean_and_spread
 from streamlearn.records import Json
 
 Runs = Mapping[str, Json]
@@ -80,8 +80,8 @@ def _stream_line(runs: Runs, width: str, trunk: str, head: str) -> str:
     if not cells:
         return f"| `{trunk}` | `{head}` | 0 | not run |" + " |" * (2 + len(LENGTHS))
     rates = ", ".join(dict.fromkeys(cell["rate"] or "" for cell in cells))
-    figures = [_figure([cell["test"][str(length)] for cell in cells]) for length in LENGTHS]
-    train = _figure([cell["train"][str(LENGTHS[-1])] for cell in cells])
+    figures = [figure([cell["test"][str(length)] for cell in cells]) for length in LENGTHS]
+    train = figure([cell["train"][str(LENGTHS[-1])] for cell in cells])
     beats = "" if head == CONTROL else _beats(runs, width, trunk, head)
     return f"| {' | '.join([f'`{trunk}`', f'`{head}`', str(len(cells)), rates, *figures, train, beats])} |"
 
@@ -119,13 +119,8 @@ def _feature_line(runs: Runs, width: str, trunk: str, kind: str) -> str:
         return ""
     gated = any("before" in cell for cell in cells)
     shown = {"before": "before the gate", "after": "after the gate" if gated else "no gate"}[kind]
-    figures = [_figure([cell[kind][name] for cell in cells]) for name in ("active", "active_overall", "dead", "neighbours")]
+    figures = [figure([cell[kind][name] for cell in cells]) for name in ("active", "active_overall", "dead", "neighbours")]
     steps = ", ".join(dict.fromkeys(f"{cell['steps']:,}" for cell in cells))
     steps += f" (best after {', '.join(str(cell['best_after']) for cell in cells)})" if cells[0]["held_out"] else ""
-    seconds = _figure([cell["cpu_s"] for cell in cells], 0)
+    seconds = figure([cell["cpu_s"] for cell in cells], 0)
     return f"| {' | '.join([f'`{trunk}`', str(len(cells)), steps, seconds, shown, *figures])} |"
-
-
-def _figure(values: list[float], digits: int = 1) -> str:
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.{digits}f}" if len(values) == 1 else f"{mean:.{digits}f} ± {spread:.{digits}f}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from benchmarks.osaka_plan import CHUNK, ROWS, SHARES, STAYS, STEPS, TUNED_STEPS
-from benchmarks.scores import mean_and_spread
+from benchmarks.scores import figure
 from streamlearn.records import Json
 
 COLUMNS = ("all", "first of a task", "later", *SHARES, "found", "false")
@@ -42,9 +42,9 @@ def _line(runs: Mapping[str, Json], stays: float, row: str) -> str:
     cells = _cells(runs, stays, row)
     if not cells:
         return f"| `{row}` | 0 | not run |" + " |" * (1 + len(COLUMNS))
-    figures = [_figure([cell[name] for cell in cells if cell[name] is not None]) for name in COLUMNS]
+    figures = [figure([cell[name] for cell in cells if cell[name] is not None]) for name in COLUMNS]
     chosen = "; ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in cell["chosen"].items()) for cell in cells))
-    return f"| {' | '.join([f'`{row}`', str(len(cells)), *figures, chosen, _figure([cell['cpu_s'] for cell in cells])])} |"
+    return f"| {' | '.join([f'`{row}`', str(len(cells)), *figures, chosen, figure([cell['cpu_s'] for cell in cells])])} |"
 
 
 def _verdict(runs: Mapping[str, Json], stays: float) -> str:
@@ -62,10 +62,3 @@ def _verdict(runs: Mapping[str, Json], stays: float) -> str:
     if {"continual-maml", "no-detection"} <= means.keys():
         said += f" Detection is worth {means['continual-maml'] - means['no-detection']:+.1f} points."
     return said + "\n"
-
-
-def _figure(values: list[float]) -> str:
-    if not values:
-        return ""
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ± {spread:.1f}"

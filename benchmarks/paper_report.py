@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from benchmarks.paper_plan import LEARNERS, MEASURED, PUBLISHED, REMARKS, Said
-from benchmarks.scores import mean_and_spread
+from benchmarks.scores import figure, mean_and_spread
 from benchmarks.tasks import STREAMS
 from streamlearn.records import Json
 
@@ -39,11 +39,11 @@ def _line(runs: Mapping[str, Json], stream: str, row: str) -> str:
     others = [str(said.get(row, {}).get(stream, "")) for said in (PUBLISHED, MEASURED)]
     if not cells:
         return f"| {' | '.join([f'`{row}`', '0', 'not run', *[''] * 6, *others])} |"
-    figures = [_figure([cell[about]["retained"] for cell in cells]) for about in ("auto", "ever")]
-    figures.append(_figure([cell["auto"]["just_after"] for cell in cells]))
-    figures += [_figure([cell[about]["interference"] for cell in cells]) for about in ("auto", "ever")]
+    figures = [figure([cell[about]["retained"] for cell in cells], 2) for about in ("auto", "ever")]
+    figures.append(figure([cell["auto"]["just_after"] for cell in cells], 2))
+    figures += [figure([cell[about]["interference"] for cell in cells], 2) for about in ("auto", "ever")]
     dead = [cell["zero_rates"] for cell in cells if cell["zero_rates"] is not None]
-    figures += [_figure(dead) if dead else "", _figure([cell["cpu_s"] for cell in cells], 1)]
+    figures += [figure(dead, 2), figure([cell["cpu_s"] for cell in cells], 1)]
     if row == "iid":
         figures[2:5] = ["", "", ""]
     return f"| {' | '.join([f'`{row}`', str(len(cells)), *figures, *others])} |"
@@ -72,8 +72,3 @@ def _apart(ours: list[float], said: Said | None) -> str:
         return f"{apart} (one seed)"
     error = (spread**2 / len(ours) + said.spread**2 / said.seeds) ** 0.5
     return f"{apart} ({error:.2f}), {'within' if abs(mean - said.retained) <= said.spread else 'outside'}"
-
-
-def _figure(values: list[float], digits: int = 2) -> str:
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.{digits}f}" if len(values) == 1 else f"{mean:.{digits}f} ± {spread:.{digits}f}"

@@ -28,3 +28,11 @@ def scores(matrix: Array, final: Sequence[float]) -> Scores:
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation; NaN for the deviation of one value."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def figure(values: Sequence[float], digits: int = 1) -> str:
+    """For people: mean ± sample standard deviation, the mean alone of one value, nothing of none."""
+    if not len(values):
+        return ""
+    mean, spread = mean_and_spread(values)
+    return f"{mean:.{digits}f}" if len(values) == 1 else f"{mean:.{digits}f} ± {spread:.{digits}f}"

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.images import Images, images
-from benchmarks.scores import mean_and_spread
+from benchmarks.scores import figure
 from benchmarks.streams import write
 from benchmarks.tasks import STREAMS, samples, views
 from streamlearn.learners.pool import Pool
@@ -79,15 +79,10 @@ def table(runs: Mapping[str, Json]) -> list[str]:
     ]
     for group in sorted({name.rsplit("/", 1)[0] for name in runs}):
         own = [run for name, run in runs.items() if name.rsplit("/", 1)[0] == group]
-        figures = [_figure([run[about] for run in own]) if all(about in run for run in own) else "" for about in ABOUT]
+        figures = [figure([run[about] for run in own], 2) if all(about in run for run in own) else "" for about in ABOUT]
         speed = f"{np.median([run['samples_per_s'] for run in own]):,.0f}"
         lines.append(f"| {' | '.join([*group.split('/'), str(len(own)), *figures, speed])} |")
     return lines
-
-
-def _figure(values: Sequence[float]) -> str:
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.2f}" if len(values) == 1 else f"{mean:.2f} ± {spread:.2f}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.cells import command_line, fill, report
-from benchmarks.scores import mean_and_spread
+from benchmarks.scores import figure
 from benchmarks.stream_data import Labels, Stream, arrivals, met, stream
 from benchmarks.streams import learner
 from streamlearn.confidence import Calibration, Estimate
@@ -126,15 +126,10 @@ def table(runs: Mapping[str, Json], made_on: Mapping[str, str]) -> str:
     for name, delay in dict.fromkeys((each.split("/")[0], int(each.split("/")[1])) for each in runs):
         cells = [cell for each, cell in runs.items() if each.rsplit("/", 1)[0] == f"{name}/{delay}"]
         columns = ("accuracy", "error", "last_known", "chance", "bias", "within", "half_width")
-        figures = " | ".join(_figure([cell[column] for cell in cells]) for column in columns)
+        figures = " | ".join(figure([cell[column] for cell in cells]) for column in columns)
         lines.append(f"| {name} | {delay:,} | {len(cells)} | {cells[0]['looks']:,} | {figures} |")
     made = ", ".join(f"{name} {value}" for name, value in made_on.items())
     return INTRODUCTION + "\n".join(lines) + f"\n\nMade by `python -m benchmarks.unlabelled`; {made}.\n"
-
-
-def _figure(values: list[float]) -> str:
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ± {spread:.1f}"
 
 
 def _arguments() -> argparse.Namespace:

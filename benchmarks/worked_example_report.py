@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.scores import mean_and_spread
+from benchmarks.scores import figure
 from streamlearn.records import Json
 
 ASKED_AFTER = (1, 3, 5, 10, 15)  # drawings of a new character; the last is all of them
@@ -60,12 +60,12 @@ def _line(row: str, cells: Sequence[Json], marks: Sequence[int]) -> str:
     new = np.mean([cell["new"] for cell in cells], 0)
     enough = [str(n) for n, right in zip(ASKED_AFTER, new, strict=True) if right >= ENOUGH]
     figures = [
-        *(_figure([cell["new"][place] for cell in cells]) for place in range(len(ASKED_AFTER))),
+        *(figure([cell["new"][place] for cell in cells]) for place in range(len(ASKED_AFTER))),
         enough[0] if enough else "never",
-        *(_figure([cell["met"][mark - 1] for cell in cells]) for mark in marks),
+        *(figure([cell["met"][mark - 1] for cell in cells]) for mark in marks),
         "; ".join(dict.fromkeys(_of_all(cell["met"]) for cell in cells)),
-        *(_figure([cell[name] for cell in cells]) for name in ("retention", "learn_ms", "answer_ms")),
-        *(_figure([cell[name] / 1e6 for cell in cells]) for name in ("resident_bytes", "checkpoint_bytes")),
+        *(figure([cell[name] for cell in cells]) for name in ("retention", "learn_ms", "answer_ms")),
+        *(figure([cell[name] / 1e6 for cell in cells]) for name in ("resident_bytes", "checkpoint_bytes")),
     ]
     rates = ", ".join(dict.fromkeys(str(cell["rate"] or "") for cell in cells))
     return f"| `{row}` | {len(cells)} | {rates} | {' | '.join(figures)} |"
@@ -76,8 +76,3 @@ def _of_all(met: Sequence[float]) -> str:
     taught = ASKED_AFTER[-1]
     reached = [taught * (n + 1) for n, right in enumerate(met) if right * (n + 1) / len(met) >= ENOUGH]
     return f"{reached[0]:,}" if reached else "never"
-
-
-def _figure(values: Sequence[float]) -> str:
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.1f}" + (f" ± {spread:.1f}" if len(values) > 1 else "")

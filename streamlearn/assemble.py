@@ -317,7 +317,7 @@ def daemon(config: Config, *, extra: Sequence[Service] = ()) -> Daemon:
         make_watch=watch,
         services=[MetricsPage(telemetry, config.telemetry), *hosts.services, *extra],
         close=loop.close,
-        share=config.process.beside(config.serve.processes * config.serve.enabled),
+        share=config.process.beside(config.serve.processes if config.serve.enabled else 0),
         deadlines=Deadlines(drain_s=serving.drain_s),
         requests=Requests(_control_path(config)),
     )

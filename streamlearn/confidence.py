@@ -118,9 +118,7 @@ class Misses:
     """By how much means of neighbouring answers missed: blocks of 1, 2, 4, … answers, each made of two of the size before."""
 
     def __init__(self) -> None:
-        self.blocks = np.zeros(
-            (LEVELS, 4)
-        )  # fading sums of squared misses, of the coins' share of them, of blocks; blocks in all
+        self.blocks = np.zeros((LEVELS, 4))  # fading sums of squared misses, of coins' variances, of ones; blocks in all
         self.halves = np.full((LEVELS, 2), math.nan)  # miss and coins' variance of a block that waits for its neighbour
 
     def take(self, miss: float, coin: float) -> None:

@@ -54,7 +54,7 @@ class Corpus:
         *,
         held_out: float,
         seed: int,
-        views: ViewSettings = ViewSettings(),  # noqa: B008  frozen
+        views: ViewSettings = PLAIN,
     ) -> "Corpus":
         """The classes of `y`, this share of them held out, chosen by the seed.
 
