@@ -123,6 +123,33 @@ def test_nothing_expires_before_its_time_and_everything_of_that_age_does():
     assert dict(pending.expiries) == {"time": 3}
 
 
+@pytest.mark.parametrize("through_a_checkpoint", [False, True])
+def test_an_answer_is_held_against_what_it_was_worth_when_it_was_given(through_a_checkpoint):
+    """Given while such confidence was always right; before the labels come it turns out to be always wrong."""
+    pending, sure = table(), Given(0, np.array([3.0, 0.0], np.float32))
+    for i in range(1, 201):
+        pending.calibration.update(sure.confidence, is_right=True)
+        if i % 2 == 0:
+            pending.wait(waiting(i))
+            pending.give(pending.samples[i], sure)
+    first = [pending.samples[i].expected for i in (2, 200)]
+    assert first == sorted(first), "what is known grows"
+    for _ in range(2000):
+        pending.calibration.update(sure.confidence, is_right=False)
+    if through_a_checkpoint:
+        kept, pending = pending.state(), table()
+        pending.restore(kept)
+    assert [pending.samples[i].expected for i in (2, 200)] == first
+    before = pending.calibration.bias
+    assert pending.join(200, 1, -1)
+    missed = pending.calibration.bias - before
+    assert first[1] > 0.9
+    assert pending.calibration.chance(sure.confidence) < 0.2
+    fade = Settings().fade
+    weight = (1 - fade**2201) / (1 - fade)  # of all labels so far
+    assert missed == pytest.approx((first[1] - before) / weight, rel=1e-6)
+
+
 def test_memory_is_bounded_in_rows_in_bytes_and_in_remembered_ids():
     pending = table(max_rows=50, max_bytes=20 * (ROW_BYTES + 4 + 8), remember_ids=7)
     for i in range(1, 500):
