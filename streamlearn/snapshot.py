@@ -29,7 +29,13 @@ log = structlog.get_logger()
 class Current(Protocol):
     """Used by servers, from their own thread."""
 
-    failed_loads: int  # snapshots that could not be read
+    @property
+    def failed_loads(self) -> int:
+        """Snapshots that could not be read, so far."""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the newest snapshot there is could not be read."""
 
     def current(self) -> Snapshot | None:
         """The newest snapshot known here; None before the first. Take it once for each answer."""
@@ -38,8 +44,32 @@ class Current(Protocol):
         """Seconds since the learner last gave a sign of life; infinite before the first."""
 
 
+class Refusals:
+    """Snapshots that a server did not take. Of those in a row only the first is a warning: ten may come in a second."""
+
+    def __init__(self) -> None:
+        self.total = self.in_a_row = 0
+
+    def refused(self, error: SnapshotError, *, before: Snapshot | None) -> None:
+        """The newest one, so that the one `before` it stays."""
+        self.total += 1
+        self.in_a_row += 1
+        tell = log.warning if self.in_a_row == 1 else log.debug
+        serving = None if before is None else before.number
+        stays = "nothing is served until one can be taken" if before is None else "the one before it stays, and grows old"
+        tell("snapshot.refused", error=str(error), serving=serving, next_step=stays)
+
+    def taken(self, snapshot: Snapshot) -> None:
+        """The newest one."""
+        if self.in_a_row:
+            log.info("snapshot.taken_again", serving=snapshot.number, refused=self.in_a_row)
+        self.in_a_row = 0
+
+
 class Reference:
     """Publisher and Current of one process: one reference is swapped, nothing is copied."""
+
+    refuses = False
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.failed_loads = self.failed_writes = 0
@@ -93,8 +123,8 @@ class FollowedFile:
     """The newest snapshot of a folder that another process publishes into. `poll` looks; `current` never touches a file."""
 
     def __init__(self, folder: Path) -> None:
-        self.failed_loads = 0
         self._folder = folder
+        self._refusals = Refusals()
         self._seen: tuple[int, int] | None = None
         self._snapshot: Snapshot | None = None
 
@@ -111,13 +141,21 @@ class FollowedFile:
         self._seen = found
         try:
             self._snapshot = read(self._folder / FILE)
+            self._refusals.taken(self._snapshot)
         except SnapshotError as error:
-            self.failed_loads += 1
-            log.warning("snapshot.refused", error=str(error), next_step="the one before it stays")
+            self._refusals.refused(error, before=self._snapshot)
         return self._snapshot
 
     def current(self) -> Snapshot | None:
         return self._snapshot
+
+    @property
+    def failed_loads(self) -> int:
+        return self._refusals.total
+
+    @property
+    def refuses(self) -> bool:
+        return self._refusals.in_a_row > 0
 
     def age_s(self) -> float:
         times = [_modified(self._folder / name) for name in (FILE, HEARTBEAT)]

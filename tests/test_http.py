@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import httpx
 import numpy as np
 import pytest
+import structlog
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,11 @@ def numbered(number, labels=50):
     """A snapshot whose every answer tells its number: as the label, and as the first probability."""
     arrays = {"number": np.array([number])}
     return Snapshot(number, Answering("told", arrays, {}), tuple(range(number, number + labels)), (2,), 0)
+
+
+def unheard_of(number):
+    """A snapshot that no server of ours can answer from."""
+    return Snapshot(number, Answering("unheard of", {}, {}), (1,), (2,), 0)
 
 
 def told(arrays, settings, x):
@@ -209,10 +215,42 @@ def test_a_snapshot_that_cannot_answer_is_counted_and_the_one_before_it_stays():
     app = application(reference)
     reference.publish(numbered(1))
     assert post(app, INFER, rows([1, 2])).json()["model_version"] == "1"
-    reference.publish(Snapshot(2, Answering("unheard of", {}, {}), (1,), (2,), 0))
+    reference.publish(unheard_of(2))
     assert post(app, INFER, rows([1, 2])).json()["model_version"] == "1"
     assert post(app, INFER, rows([1, 2])).status_code == 200
     assert (app.counts.failed_loads, app.counts.served_number) == (1, 1)
+    assert get(app, "/v2/health/ready").json() == {"live": True, "ready": True}
+
+
+def test_a_server_that_refused_all_there_is_says_so_and_is_not_ready_until_it_has_a_model():
+    reference = Reference()
+    app = application(reference)
+    reference.publish(unheard_of(1))
+    for answer in (get(app, "/v2/health/ready"), get(app, "/v2/models/digits"), post(app, INFER, rows([1, 2]))):
+        assert answer.status_code == 503
+        assert answer.json()["error"] == "the snapshot that is published was refused: the log of this server says why"
+    assert get(app, "/v2/health/live").status_code == 200, "to start it again would help nobody"
+    reference.publish(numbered(2))
+    assert get(app, "/v2/health/ready").json() == {"live": True, "ready": True}
+    reference.publish(unheard_of(3))
+    assert get(app, "/v2/health/ready").json() == {"live": True, "ready": True}
+
+
+def test_refusals_one_after_another_are_one_line_of_the_log_and_their_end_is_another():
+    reference = Reference()
+    app = application(reference)
+    with structlog.testing.capture_logs() as said:
+        for snapshot in (numbered(1), unheard_of(2), unheard_of(3), unheard_of(4), numbered(5), unheard_of(6)):
+            reference.publish(snapshot)
+            app.served()
+    told = [line for line in said if line["log_level"] != "debug"]
+    assert [(line["event"], line["log_level"], line["serving"]) for line in told] == [
+        ("snapshot.refused", "warning", 1),
+        ("snapshot.taken_again", "info", 5),
+        ("snapshot.refused", "warning", 5),
+    ]
+    assert told[1]["refused"] == 3
+    assert app.counts.failed_loads == 4
 
 
 def test_a_body_beyond_its_bound_is_refused_whether_or_not_it_says_its_length():

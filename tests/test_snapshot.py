@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
@@ -144,9 +145,15 @@ def test_lying_headers_are_refused(tmp_path, header):
         read(path)
 
 
-def test_another_schema_names_itself(tmp_path):
-    path = write(snapshot_of(), tmp_path)
+def of_another_schema(folder, number=0):
+    """A snapshot in place as a later version of this program may write it."""
+    path = write(snapshot_of(number), folder)
     path.write_bytes(path.read_bytes().replace(b'"schema":"3"', b'"schema":"4"'))
+    return path
+
+
+def test_another_schema_names_itself(tmp_path):
+    path = of_another_schema(tmp_path)
     with pytest.raises(SnapshotError, match="written by schema '4', this program reads '3'"):
         read(path)
 
@@ -173,6 +180,26 @@ def test_a_follower_sees_each_new_snapshot_and_keeps_the_last_good_one(tmp_path)
     assert followed.failed_loads == 1, "a bad file is read once"
     publisher.publish(snapshot_of(3))
     assert followed.poll().number == 3
+
+
+def test_a_follower_knows_whether_it_refuses_and_says_it_once(tmp_path):
+    publisher, followed = FilePublisher(tmp_path), FollowedFile(tmp_path)
+    assert not followed.refuses
+    with structlog.testing.capture_logs() as said:
+        for number in range(3):
+            of_another_schema(tmp_path, number)
+            assert followed.poll() is None
+            assert followed.refuses
+        publisher.publish(snapshot_of(3))
+        assert followed.poll().number == 3
+        assert not followed.refuses
+        of_another_schema(tmp_path, 4)
+        assert followed.poll().number == 3
+        assert followed.refuses
+    told = [line for line in said if line["log_level"] != "debug"]
+    assert [line["event"] for line in told] == ["snapshot.refused", "snapshot.taken_again", "snapshot.refused"]
+    assert [line["serving"] for line in told] == [None, 3, 3]
+    assert followed.failed_loads == 4
 
 
 def test_a_snapshot_that_could_not_be_written_is_written_once_it_can_be(tmp_path):

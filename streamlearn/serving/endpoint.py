@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
-import structlog
-
 from streamlearn.errors import SnapshotError
 from streamlearn.logs import carried
 from streamlearn.records import Json, Snapshot
@@ -24,9 +22,7 @@ from streamlearn.serving.served import Forms, Served
 from streamlearn.serving.settings import Settings
 from streamlearn.serving.spans import Spans
 from streamlearn.serving.tensors import RequestError, status_of
-from streamlearn.snapshot import Current
-
-log = structlog.get_logger()
+from streamlearn.snapshot import Current, Refusals
 
 
 class OverloadedError(RequestError):
@@ -60,6 +56,7 @@ class Endpoint:
         self._spans, self._beside_learner = spans, beside_learner
         self._seen: Snapshot | None = None
         self._served: Served | None = None
+        self._refusals = Refusals()
         self._bound = _Bound(settings.max_in_progress)
         self.one_a_turn = asyncio.Lock()  # between two answers those are refused that are too many
 
@@ -71,9 +68,10 @@ class Endpoint:
             try:
                 self._served = Served.of(snapshot, self._forms)
                 self.counts.served_number, self.counts.served_time_s = snapshot.number, snapshot.published_ms / 1000
+                self._refusals.taken(snapshot)
             except SnapshotError as error:
                 self.counts.failed_loads += 1
-                log.warning("snapshot.refused", error=str(error), next_step="the one before it stays")
+                self._refusals.refused(error, before=None if self._served is None else self._served.snapshot)
         return self._served
 
     def obstacle(self) -> str | None:
@@ -81,7 +79,7 @@ class Endpoint:
         if self.draining:
             return "the server is closing"
         if self.served() is None:
-            return "no snapshot is published yet"
+            return self._absence()
         silent_s = self._current.age_s()
         return _silence(silent_s) if silent_s > self.settings.silent_s else None
 
@@ -104,7 +102,7 @@ class Endpoint:
         served = self.served()
         self._check_version(version, served)
         if served is None:
-            raise RequestError("no snapshot is published yet", status=503)
+            raise RequestError(self._absence(), status=503)
         return served
 
     def metadata(self, model: str, version: str | None) -> Json:
@@ -146,6 +144,12 @@ class Endpoint:
         number = None if served is None else str(served.snapshot.number)
         if version is not None and version != number:
             raise RequestError(f"version {version[:40]!r} is not served: the current one is {number}", status=404)
+
+    def _absence(self) -> str:
+        """Why nothing is served. Short: health answers without a token, and a reason may name a path."""
+        if self._current.refuses or self._refusals.in_a_row:
+            return "the snapshot that is published was refused: the log of this server says why"
+        return "no snapshot is published yet"
 
     def close(self) -> None:
         """Wait for what is being written."""
