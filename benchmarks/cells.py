@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import torch
 
+from streamlearn.disk import replace_file
 from streamlearn.records import Json
 
 
@@ -43,9 +44,7 @@ def known(path: Path) -> dict[str, Json]:
 def keep(path: Path, name: str, cell: Json) -> None:
     """Put a cell beside the others. A crash leaves the file before or after it."""
     runs = dict(sorted((known(path) | {name: cell}).items()))
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps({"machine": machine(), "runs": runs}, indent=1) + "\n")
-    beside.replace(path)
+    replace_file(path, (json.dumps({"machine": machine(), "runs": runs}, indent=1) + "\n").encode())
 
 
 def machine() -> dict[str, str]:

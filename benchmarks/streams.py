@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.stream_data import AT_ONCE, STREAMS, Labels, Stream, accuracy, arrivals, kappa, met, stream
+from streamlearn.disk import replace_file
 from streamlearn.learners import LEARNERS
 from streamlearn.learners.task import Task
 from streamlearn.protocols import Learner
@@ -162,9 +163,7 @@ def _kept(path: Path) -> dict[str, Json]:
 
 def write(path: Path, kept: Mapping[str, Json]) -> None:
     """All of the file, or none of it."""
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    beside.replace(path)
+    replace_file(path, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,6 +22,7 @@ import numpy as np
 from river import dummy, ensemble, forest, linear_model, multiclass, preprocessing, tree
 
 from benchmarks.stream_data import AT_ONCE, STREAMS, Labels, Stream, accuracy, arrivals, kappa, stream
+from streamlearn.disk import replace_file
 from streamlearn.records import Array, Json
 
 RESULTS = Path(__file__).parents[1] / "docs/results/streams_baselines.json"
@@ -101,9 +102,7 @@ def _kept(path: Path) -> dict[str, Json]:
 
 
 def _write(path: Path, kept: Mapping[str, Json]) -> None:
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    beside.replace(path)
+    replace_file(path, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _parser() -> argparse.ArgumentParser:

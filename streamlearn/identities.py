@@ -4,12 +4,12 @@ Kept beside the checkpoints and not in them: it is the same for all of them, and
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 
+from streamlearn.disk import replace_file
 from streamlearn.errors import PositionLostError
 
 log = structlog.get_logger()
@@ -48,14 +48,4 @@ class Identities:
             return {}
 
     def _write(self, identities: Mapping[str, str]) -> None:
-        beside = self._path.with_name(f".{self._path.name}")
-        with beside.open("w") as file:
-            json.dump({"identities": dict(identities)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(self._path, json.dumps({"identities": dict(identities)}).encode(), after_power_cut="new")

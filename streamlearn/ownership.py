@@ -10,7 +10,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from streamlearn.disk import make_folder, sync_folder, write_file
+from streamlearn.disk import make_folder, replace_file
 from streamlearn.errors import CheckpointError
 
 
@@ -73,7 +73,4 @@ def _epoch(state_dir: Path) -> int:
 
 
 def _write_epoch(state_dir: Path, epoch: int) -> None:
-    beside = state_dir / ".epoch"
-    write_file(beside, str(epoch).encode())
-    beside.replace(state_dir / "epoch")
-    sync_folder(state_dir)
+    replace_file(state_dir / "epoch", str(epoch).encode(), after_power_cut="new")

@@ -17,7 +17,6 @@ Schema  {name, learner, phase, started_ms, updated_ms, number, records_per_secon
 """
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from streamlearn.disk import replace_file
 from streamlearn.drift import Mark
 from streamlearn.pending import Pending
 from streamlearn.prefetch import Upstream
@@ -228,10 +228,3 @@ def late_facts(pending: Pending) -> dict[str, float]:
 def known(value: float) -> float | None:
     """JSON has no NaN: what does not exist yet is null."""
     return float(value) if math.isfinite(value) else None
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Readers see the old content or the new, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    beside.replace(path)

@@ -11,13 +11,14 @@ import msgspec
 import structlog
 
 from streamlearn.checkpoint import Written
+from streamlearn.disk import replace_file
 from streamlearn.drift import SIGNALS
 from streamlearn.prefetch import Prefetch
 from streamlearn.prequential import Prequential, Turn
 from streamlearn.reading import NOT_YET, Reading
 from streamlearn.records import Json
 from streamlearn.scrape import Telemetry
-from streamlearn.status import Status, lags, late_facts, remember, replace_file
+from streamlearn.status import Status, lags, late_facts, remember
 
 log = structlog.get_logger()
 

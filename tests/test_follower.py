@@ -23,7 +23,7 @@ from benchmarks.testbed.waiting import DEADLINE_S, until
 from connectors.log import LogSource
 from streamlearn.errors import ConfigError
 from streamlearn.records import Answering, Snapshot
-from streamlearn.serving.follower import counts_file
+from streamlearn.serving.counts import counts_file
 from streamlearn.serving.hosts import Followers, InProcess
 from streamlearn.serving.service import SamplesTo, Service, decode, encode, listen
 from streamlearn.serving.settings import Settings

@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labels": SEAMS,
     "journal": SEAMS | {"disk"},
     "ownership": SEAMS | {"disk"},
-    "identities": SEAMS,
+    "identities": SEAMS | {"disk"},
     "chunks": SEAMS,
     "checkpoint": SEAMS | {"disk"},
     "metrics": SEAMS,
@@ -69,23 +69,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shortage": SEAMS | {"admit", "chunks", "journal", "prefetch"},
     "prequential": SEAMS | STATE | {"logs"},
     "daemon": SEAMS | STATE | {"prequential", "control", "rollback"},
-    "status": SEAMS | STATE | {"prequential"},
-    "control_files": SEAMS,
+    "status": SEAMS | STATE | {"disk", "prequential"},
+    "control_files": SEAMS | {"disk"},
     "control": SEAMS | STATE | {"prequential", "control_files", "disk", "rollback"},
-    "watch": SEAMS | STATE | {"prequential", "status", "reading", "scrape"},
+    "watch": SEAMS | STATE | {"disk", "prequential", "status", "reading", "scrape"},
     "follower_files": set(),
     "reading": SEAMS | {"follower_files"},
     "telemetry": SEAMS | {"reading", "follower_files"},
     "scrape": SEAMS | {"telemetry", "reading", "follower_files"},
     "adapt": SEAMS,
     "models": SEAMS,
-    "meta": SEAMS | {"adapt", "models", "memory", "inputs"},
+    "meta": SEAMS | {"adapt", "disk", "models", "memory", "inputs"},
     "kernels": SEAMS | {"adapt"},
     "learners": SEAMS | {"adapt", "models", "memory", "inputs", "kernels", "layout"},
     "snapshot_file": SEAMS,
     "snapshot": SEAMS | {"snapshot_file"},
     "serving": SEAMS
-    | {"control_files", "logs", "snapshot", "streamlearn", "layout"}
+    | {"control_files", "disk", "logs", "snapshot", "streamlearn", "layout"}
     | {"models"}  # forms/torch, when a model needs it
     | {"follower_files", "reading", "scrape", "telemetry"},  # serving.metrics, where a server has a page of its own
     "export": SEAMS | {"layout", "models", "serving", "streamlearn"},

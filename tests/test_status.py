@@ -14,7 +14,7 @@ from benchmarks.testbed.loops import drain, outcomes, started
 from streamlearn.drift import Drift, Mark, Moved
 from streamlearn.prefetch import Upstream
 from streamlearn.prequential import Turn
-from streamlearn.status import COLUMNS, History, Status, known, lags, replace_file
+from streamlearn.status import COLUMNS, History, Status, known, lags
 from tests.test_prequential import stream
 
 
@@ -167,13 +167,3 @@ def test_lag_is_never_negative_and_unknown_ends_are_no_lag():
 @given(st.floats())
 def test_json_gets_a_number_or_null(value):
     assert json.loads(json.dumps(known(value), allow_nan=False)) == (value if math.isfinite(value) else None)
-
-
-def test_readers_see_the_old_file_or_the_new_one_and_nothing_is_left_beside(tmp_path):
-    path = tmp_path / "file"
-    replace_file(path, b"old")
-    with path.open("rb") as reader:
-        replace_file(path, b"new")
-        assert reader.read() == b"old"
-    assert path.read_bytes() == b"new"
-    assert [each.name for each in tmp_path.iterdir()] == ["file"]

@@ -10,6 +10,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from streamlearn.disk import replace_file
 from streamlearn.errors import ConfigError
 from streamlearn.records import Array, Initialisation, Json
 
@@ -21,11 +22,9 @@ def save(start: Initialisation, path: Path) -> None:
     """The warm start as one file, replaced in one step. Errors: ConfigError when it cannot be written."""
     body = {"schema": SCHEMA, "fingerprint": start.fingerprint, "values": start.values()}
     arrays = {name: np.ascontiguousarray(array) for name, array in start.arrays.items()}
-    beside = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(safetensors.numpy.save(arrays, {"streamlearn": json.dumps(body, sort_keys=True)}))
-        beside.replace(path)
+        replace_file(path, safetensors.numpy.save(arrays, {"streamlearn": json.dumps(body, sort_keys=True)}))
     except OSError as error:
         raise ConfigError(f"warm start {path} cannot be written: {error.strerror or error}") from error
 

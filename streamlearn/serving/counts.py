@@ -16,11 +16,32 @@ lie there.
 import bisect
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import msgspec
+import structlog
+
+from streamlearn.disk import replace_file
 from streamlearn.records import Json
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+log = structlog.get_logger()
+
+
+def counts_file(folder: Path, index: int) -> Path:
+    """Where the follower of that index tells what it did."""
+    return folder / f"follower-{index}.json"
+
+
+def write_counts(path: Path, counts: Mapping[str, Json]) -> None:
+    """The counts are in the file; where it cannot be written, the log says so, and the counts before stay."""
+    try:
+        replace_file(path, msgspec.json.encode(counts))
+    except OSError as error:
+        log.warning("follower.counts_not_written", path=str(path), error=str(error), next_step="trying again in a second")
 
 
 @dataclass

@@ -24,13 +24,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-import msgspec
 import structlog
 import uvloop
 
 from streamlearn import logs
 from streamlearn.errors import StreamlearnError
 from streamlearn.records import Json
+from streamlearn.serving.counts import counts_file, write_counts
 from streamlearn.serving.http import Application
 from streamlearn.serving.service import Service, decode, grpc_address, listen, serve
 from streamlearn.serving.settings import Settings
@@ -79,11 +79,6 @@ def run(service: Service, folder: Path, *, given: Given | None = None) -> int:
     return 0
 
 
-def counts_file(folder: Path, index: int) -> Path:
-    """Where the follower of that index tells what it did; `counts` says what it holds."""
-    return folder / f"follower-{index}.json"
-
-
 def main() -> int:
     """The daemon's way in."""
     parser = argparse.ArgumentParser(prog="python -m streamlearn.serving.follower", description="Started by streamlearn run.")
@@ -109,7 +104,7 @@ def main() -> int:
 def _telling(followed: FollowedFile, settings: Settings, file: Path | None) -> Iterator[Tell | None]:
     """Who is told what this server does: its parent, by a file; Prometheus, at a port; nobody. Errors: ConfigError."""
     if file is not None:
-        yield partial(_write, file)
+        yield partial(write_counts, file)
     elif settings.metrics_port is None:
         yield None
     else:
@@ -170,15 +165,6 @@ async def _tell(followed: FollowedFile, application: Application, tell: Tell) ->
         counts["failed_loads"] += followed.failed_loads
         tell(counts)
         await asyncio.sleep(TELL_EVERY_S)
-
-
-def _write(path: Path, counts: Mapping[str, Json]) -> None:
-    beside = path.with_suffix(".tmp")
-    try:
-        beside.write_bytes(msgspec.json.encode(counts))
-        beside.replace(path)
-    except OSError as error:
-        log.warning("follower.counts_not_written", path=str(path), error=str(error), next_step="trying again in a second")
 
 
 def end_with_parent(told: BinaryIO) -> None:

@@ -17,7 +17,6 @@ import uvloop
 
 from streamlearn.errors import StreamlearnError
 from streamlearn.serving.counts import Counts
-from streamlearn.serving.follower import counts_file
 from streamlearn.serving.http import Application
 from streamlearn.serving.service import Service, encode, ports, serve
 from streamlearn.snapshot import Current, Reference
@@ -138,10 +137,6 @@ class Followers:
             return [sys.executable, "-m", "streamlearn.serving.requests", *arguments]
         arguments += ["--fd", str(fds[0])] + ([] if self._grpc is None else ["--grpc", self._grpc.address])
         return [sys.executable, "-m", "streamlearn.serving.follower", *arguments]
-
-    def counts_files(self) -> list[Path]:
-        """Where each follower tells what it did."""
-        return [counts_file(self._folder, index) for index in range(self._all)]
 
 
 class InProcess:

@@ -6,7 +6,6 @@ questions twice; the header `streamlearn-request` tells such replies from others
 """
 
 import argparse
-import os
 import signal
 import sys
 import threading
@@ -21,11 +20,13 @@ import msgspec
 import structlog
 
 from streamlearn import logs
+from streamlearn.disk import replace_file
 from streamlearn.errors import ConfigError, PositionLostError, SinkError, SourceError, StreamlearnError
 from streamlearn.protocols import Sink, Source
 from streamlearn.records import Positions
+from streamlearn.serving.counts import counts_file, write_counts
 from streamlearn.serving.endpoint import Endpoint
-from streamlearn.serving.follower import counts_file, end_with_parent
+from streamlearn.serving.follower import end_with_parent
 from streamlearn.serving.replies import replied
 from streamlearn.serving.service import Service, decode
 from streamlearn.snapshot import Current, FollowedFile
@@ -68,13 +69,9 @@ class Places:
 
     def write(self, saved: Saved) -> None:
         """Whole or not at all. Errors: SinkError."""
-        beside = self._path.with_name(f".{self._path.name}")
+        content = msgspec.json.encode(_File(dict(saved.positions), dict(saved.identities)))
         try:
-            with beside.open("wb") as file:
-                file.write(msgspec.json.encode(_File(dict(saved.positions), dict(saved.identities))))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
+            replace_file(self._path, content, after_power_cut="old or new")
         except OSError as error:
             raise SinkError(f"{self._path} cannot be written: {error}") from error
 
@@ -181,12 +178,7 @@ class Telling:
         self._endpoint.served()  # also while nobody asks
         counts = self._endpoint.counts.values(age_s=self._current.age_s()) | {"questions_waiting": lag}
         counts["failed_loads"] += self._current.failed_loads
-        beside = self._path.with_suffix(".tmp")
-        try:
-            beside.write_bytes(msgspec.json.encode(counts))
-            beside.replace(self._path)
-        except OSError as error:
-            log.warning("requests.counts_not_written", error=str(error), next_step="trying again in a second")
+        write_counts(self._path, counts)
 
 
 def requests(service: Service, current: Current, *, tell: Path, refresh: Callable[[], object] = lambda: None) -> Requests:
