@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.scores import figure
 from benchmarks.stream_data import AT_ONCE, FOLDER, Stream, stream
 from benchmarks.streams import _kept, run, write
 from streamlearn.learners.pool import Pool
@@ -87,8 +88,7 @@ def report(cells: Mapping[str, Json]) -> Iterator[str]:
 
 
 def _mean(values: Sequence[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.2f}{spread} ({len(values)} seeds)"
+    return f"{figure(values, 2)} ({len(values)} seeds)"
 
 
 def _parser() -> argparse.ArgumentParser:

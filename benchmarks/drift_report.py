@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.scores import figure
 from streamlearn.records import Array, Json
 
 HEAD = """\
@@ -206,10 +207,7 @@ def _rate(found: Sequence[Judged]) -> str:
 def spread(values: Any, *, digits: int = 0) -> str:
     """Mean ± standard deviation of what is not NaN."""
     known = np.asarray(values, float)
-    known = known[~np.isnan(known)]
-    if not len(known):
-        return "–"
-    return f"{known.mean():.{digits}f}" + (f" ± {known.std(ddof=1):.{digits}f}" if len(known) > 1 else "")
+    return figure(known[~np.isnan(known)].tolist(), digits) or "–"
 
 
 def _head(columns: Sequence[str]) -> list[str]:

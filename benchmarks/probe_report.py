@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import visits
-from streamlearn.records import Array, Json
+from benchmarks.scores import figure
+from streamlearn.records import Json
 
 HEAD = """\
 # Does the probe tell the truth?
@@ -62,7 +63,7 @@ def _rows(cells: Mapping[str, Any], plain: Mapping[str, Any]) -> list[list[str]]
         cost = [judged(run, about).kept - _last(plain[seed]["true"][about]) for seed, run in cells.items() if plain[seed]]
         figures = [[getattr(each, name) for each in found] for name in Judged._fields]
         correlation, *others = figures
-        shown = [f"{np.mean(correlation):.3f}", *map(_percent, others), _percent(cost) if cost else ""]
+        shown = [f"{np.mean(correlation):.3f}", *map(_percent, others), _percent(cost)]
         rows.append([str(len(cells)), held, about, *shown])
     return rows
 
@@ -94,9 +95,8 @@ def _last(matrix: Sequence[Sequence[float]]) -> float:
     return float(np.mean(matrix[-1]))
 
 
-def _percent(values: Sequence[float] | Array) -> str:
-    found = 100 * np.array(values)
-    return f"{found.mean():.1f}" + (f" ± {found.std(ddof=1):.1f}" if len(found) > 1 else "")
+def _percent(values: Sequence[float]) -> str:
+    return figure([100 * value for value in values])
 
 
 def _line(cells: Sequence[str | Json]) -> str:

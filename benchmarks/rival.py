@@ -9,12 +9,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
 
 from benchmarks.testbed.ports import free_port
+from benchmarks.testbed.waiting import until
 
 ENVIRONMENT = Path(__file__).parents[1] / ".venv-mlserver" / "bin"
 MODEL = "mlp"
@@ -59,12 +59,7 @@ class MLServer:
         log = folder / "log"
         with log.open("wb") as told:
             self._process = subprocess.Popen([ENVIRONMENT / "mlserver", "start", "."], cwd=folder, stdout=told, stderr=told)
-        until = time.monotonic() + 120
-        while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > until:
-                self.close()
-                raise RuntimeError(f"MLServer is not ready: {log.read_text()[-2000:]}")
-            time.sleep(0.2)
+        _wait_for(self._process, f"http://127.0.0.1:{self.port}/v2/models/{MODEL}/ready", log, deadline_s=120)
 
     @property
     def pids(self) -> list[int]:
@@ -78,19 +73,11 @@ class MLServer:
 
     def close(self) -> None:
         """Ask it to end, then end it."""
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _is_ready(self) -> bool:
-        return _answers(f"http://127.0.0.1:{self.port}/v2/models/{MODEL}/ready")
+        _end(self._process)
 
 
 class Fixed:
-    """nginx in one process, with the same few bytes for every question, until it is closed."""
+    """nginx in one process, with the same few bytes for every question, until it is closed. Errors: as of `MLServer`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -99,12 +86,9 @@ class Fixed:
         program = fixed_program()
         if program is None:
             raise RuntimeError("nginx is not installed: apt-get install nginx-light")
-        self._process = subprocess.Popen([program, "-e", folder / "log", "-c", folder / "nginx.conf"])
-        until = time.monotonic() + 10
-        while not _answers(f"http://127.0.0.1:{self.port}/"):
-            if self._process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"nginx does not answer: {(folder / 'log').read_text()[-2000:]}")
-            time.sleep(0.05)
+        log = folder / "log"
+        self._process = subprocess.Popen([program, "-e", log, "-c", folder / "nginx.conf"])
+        _wait_for(self._process, f"http://127.0.0.1:{self.port}/", log, deadline_s=10)
 
     @property
     def pids(self) -> list[int]:
@@ -113,13 +97,31 @@ class Fixed:
 
     def close(self) -> None:
         """End it."""
-        self._process.terminate()
-        self._process.wait()
+        _end(self._process)
 
 
 def fixed_program() -> str | None:
     """Where nginx is; None where it is not installed."""
     return shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+
+
+def _wait_for(process: "subprocess.Popen[bytes]", address: str, log: Path, *, deadline_s: float) -> None:
+    """Return once it answers. Errors: RuntimeError with the end of its log; it has ended then."""
+    try:
+        until(lambda: _answers(address) or process.poll() is not None, "an answer", deadline_s=deadline_s, every_s=0.1)
+        assert process.poll() is None, "it ended"
+    except AssertionError as error:
+        _end(process)
+        raise RuntimeError(f"{address}: {error}: {log.read_text()[-2000:]}") from error
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _answers(address: str) -> bool:

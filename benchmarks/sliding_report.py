@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.scores import mean_and_spread
+from benchmarks.scores import figure, mean_and_spread
 from benchmarks.tasks import STREAMS
 from streamlearn.records import Json
 
@@ -62,6 +62,5 @@ def _line(name: str, streams: Sequence[str], runs: Mapping[str, Json]) -> str:
 def _figure(cells: Sequence[Json], about: str) -> str:
     if not cells:
         return "not run"
-    mean, spread = mean_and_spread([cell[about]["retained"] for cell in cells])
     just_after = mean_and_spread([cell[about]["just_after"] for cell in cells])[0]
-    return f"{mean:.2f}{f' ± {spread:.2f}' if len(cells) > 1 else ''} ({just_after:.1f})"
+    return f"{figure([cell[about]['retained'] for cell in cells], 2)} ({just_after:.1f})"

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.images import Images
 from benchmarks.paper import make, x_size
+from benchmarks.scores import figure
 from benchmarks.tasks import Shape, views
 from streamlearn.contexts import NEAR, Contexts
 from streamlearn.metrics import score
@@ -108,7 +109,7 @@ def table(runs: Mapping[str, Any]) -> str:
     for learner in learners:
         cells = [run for name, run in runs.items() if name.split("/")[0] == learner]
         rows = [_took(cells, is_new=is_new, which=which) for is_new in (True, False) for which in (1, 2)]
-        forward = [_spread([100 * run[name] for run in cells]) for name in ("forward", "forward_true")]
+        forward = [figure([100 * run[name] for run in cells]) or "–" for name in ("forward", "forward_true")]
         lines.append(_line([f"`{learner}`", len(cells), *rows, *forward]))
     return f"{HEAD}\n" + "\n".join(lines) + f"\n\n{TAIL}"
 
@@ -117,13 +118,7 @@ def _took(cells: Sequence[Mapping[str, Any]], *, is_new: bool, which: int) -> st
     each = [[visit[which] for visit in run["visits"] if visit[0] == is_new] for run in cells]
     medians = [float(np.median(known)) for took in each if (known := [rows for rows in took if rows is not None])]
     missed = sum(rows is None for took in each for rows in took)
-    return f"{_spread(medians, digits=0)} ({missed} of {sum(map(len, each))} did not)"
-
-
-def _spread(values: Sequence[float], *, digits: int = 1) -> str:
-    if not values:
-        return "–"
-    return f"{np.mean(values):.{digits}f}" + (f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else "")
+    return f"{figure(medians, 0) or '–'} ({missed} of {sum(map(len, each))} did not)"
 
 
 def _line(cells: Sequence[str | int]) -> str:

@@ -8,10 +8,10 @@ T = TypeVar("T")
 DEADLINE_S = 20.0
 
 
-def until(claim: Callable[[], T], what: str) -> T:
-    """What `claim` returns once it is true. Errors: AssertionError where that takes longer than `DEADLINE_S`."""
-    deadline = time.monotonic() + DEADLINE_S
+def until(claim: Callable[[], T], what: str, *, deadline_s: float = DEADLINE_S, every_s: float = 0.01) -> T:
+    """What `claim` returns once it is true. Errors: AssertionError where that takes longer than `deadline_s`."""
+    deadline = time.monotonic() + deadline_s
     while not (found := claim()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {DEADLINE_S} s"
-        time.sleep(0.01)
+        assert time.monotonic() < deadline, f"{what} did not happen within {deadline_s:g} s"
+        time.sleep(every_s)
     return found
