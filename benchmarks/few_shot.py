@@ -44,7 +44,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "maml": {"inner_lr": 0.4, "inner_steps": 1},
     "fomaml": {"inner_lr": 0.4, "inner_steps": 1},
     "anil": {"inner_lr": 0.4, "inner_steps": 1},
-    "reptile": {"inner_lr": 0.1, "inner_steps": 5, "outer_lr": 1.0},
+    "reptile": {"inner_lr": 0.4, "inner_steps": 5, "train_shots": 10, "inner_shots": 2, "validation_steps": 20},
     "imaml": {"inner_lr": 0.1, "inner_steps": 10, "proximal": 1.0, "cg_steps": 5},
     "comln": {"duration": 1.0},
 }
@@ -57,20 +57,19 @@ class Width(NamedTuple):
     """A network and how long it is trained."""
 
     channels: int
-    steps: Mapping[str, int]  # by algorithm
+    steps: Mapping[str, tuple[int, ...]]  # by algorithm, of `SHAPES`
     meta_batch: int
-    twenty: int = 1  # what the steps are divided by where there are twenty ways, each of which takes longer
 
 
-ALIKE = {
-    "maml": 2000,
-    "fomaml": 3000,
-    "anil": 3000,
-    "reptile": 1500,
-    "imaml": 240,
-    "comln": 2000,
-}  # about as long as each other
-WIDTHS = {"narrow": Width(16, ALIKE, 4, twenty=4), "full": Width(64, dict.fromkeys(ALGORITHMS, 60_000), 32)}
+ALIKE = {  # about as long as each other
+    "maml": (2000, 1300, 400, 130),
+    "fomaml": (3000, 2200, 1500, 900),
+    "anil": (3000, 3000, 1800, 1000),
+    "reptile": (1300, 1300, 400, 400),
+    "imaml": (240, 200, 200, 150),
+    "comln": (2000, 900, 300, 130),
+}
+WIDTHS = {"narrow": Width(16, ALIKE, 4), "full": Width(64, dict.fromkeys(ALGORITHMS, (60_000,) * len(SHAPES)), 32)}
 
 
 def main() -> None:
@@ -98,7 +97,7 @@ def main() -> None:
 def run(source: Images, algorithm: str, shape: str, width: Width, *, seed: int, device: str) -> dict[str, Json]:
     """Train, then ask episodes of evaluation characters."""
     ways, shots = SHAPES[shape]
-    steps = width.steps[algorithm] // (width.twenty if ways == 20 else 1)
+    steps = width.steps[algorithm][list(SHAPES).index(shape)]
     own = {**ALGORITHMS[algorithm], **(TWENTY.get(algorithm, {}) if ways == 20 else {})}
     settings = MetaSettings(
         algorithm=algorithm,
@@ -112,7 +111,7 @@ def run(source: Images, algorithm: str, shape: str, width: Width, *, seed: int, 
         trainer.step()
     spent = time.process_time() - began
     lessons = evaluation(source, ways, shots, seed, device)
-    found = validation.few_shot(trainer.network, trainer.algorithm.kernel, trainer.params, lessons, trainer.loops)
+    found = validation.few_shot(trainer.network, trainer.algorithm.kernel, trainer.params, lessons, trainer.judging)
     nearest = {name: nearest_mean(trainer, p, lessons) for name, p in (("trained", trainer.params), ("untrained", untrained))}
     return {"accuracy": 100 * found["accuracy"], "nearest_mean": nearest, "cpu_s": spent, "steps": steps}
 

@@ -17,7 +17,7 @@ from streamlearn.meta.settings import MetaSettings
 from streamlearn.meta.trainer import Trainer
 from streamlearn.models.classifier import ModelSettings
 
-TINY = Width(3, dict.fromkeys(ALGORITHMS, 2), 2)
+TINY = Width(3, dict.fromkeys(ALGORITHMS, (2,) * len(SHAPES)), 2)
 
 
 def drawings(classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +38,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Images:
 def test_twenty_ways_are_trained_for_fewer_steps_where_they_take_longer(monkeypatch):
     monkeypatch.setattr(few_shot, "EPISODES", 2)
     many = Images("patterns", *drawings(220, 0), *drawings(25, 1))
-    width = Width(3, {"fomaml": 8}, 2, twenty=4)
+    width = Width(3, {"fomaml": (8, 0, 2, 0)}, 2)
     assert run(many, "fomaml", "20-1", width, seed=0, device="cpu")["steps"] == 2
     assert run(many, "fomaml", "5-1", width, seed=0, device="cpu")["steps"] == 8
 

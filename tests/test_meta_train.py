@@ -182,6 +182,45 @@ def test_support_and_query_of_an_episode_share_no_row():
         assert not support & {tuple(row.tolist()) for row in lessons.query_x[episode]}
 
 
+def descended(made: Trainer, lesson, parts: list[list[int]], rate: float) -> dict:
+    """What moved, by torch's own gradients: a step on each part of the support, from a head of zeros."""
+    fast = {n: p.clone() for n, p in made.params.items()}
+    fast |= {"head.weight": torch.zeros(4, made.network.width), "head.bias": torch.zeros(4)}
+    for rows in parts:
+        leaves = {n: p.clone().requires_grad_() for n, p in fast.items()}
+        logits = made.network.logits(leaves, lesson.support_x[0][rows])
+        loss = torch.nn.functional.cross_entropy(logits, lesson.support_y[0][rows])
+        grads = torch.autograd.grad(loss, list(leaves.values()))
+        fast = {n: p - rate * g for (n, p), g in zip(fast.items(), grads, strict=True)}
+    return fast
+
+
+def test_training_takes_rows_of_each_class_in_turns():
+    """Six rows of each of four classes, two of each a step: three parts, and a fourth step begins again."""
+    made = trainer("reptile", meta_batch=1, train_shots=6, inner_shots=2, inner_steps=4)
+    lesson = made._drawn(np.random.default_rng(mixed_seed(0, 11, 0)))
+    parts = [[row for row in range(24) if row % 3 == turn] for turn in (0, 1, 2, 0)]
+    for rows in parts:
+        assert lesson.support_y[0][rows].bincount().tolist() == [2, 2, 2, 2]
+    fast = descended(made, lesson, parts, 0.2)
+    before, _ = dict(made.params), made.step()
+    for name, p in made.params.items():  # its share of the way, 0.5, of which all is left at the first step
+        torch.testing.assert_close(p, before[name] + 0.5 * (fast[name] - before[name]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["reptile", "imaml"])
+def test_a_validation_has_shots_and_steps_of_its_own(name):
+    made = trainer(name, shots=2, train_shots=5, inner_shots=1, validation_steps=7, inner_lr=0.2, proximal=1e-9)
+    found, hits = made.validate(), []
+    random = np.random.default_rng(mixed_seed(0, 13))
+    asked = made._episodes.few_shot(random, 40, ways=4, shots=2, queries=4, held_out=True)
+    for lesson in (asked.at(episode) for episode in range(40)):
+        fast = descended(made, lesson, [list(range(8))] * 7, 0.2)
+        hits.append((made.network.logits(fast, lesson.query_x[0]).argmax(1) == lesson.query_y[0]).double().mean())
+    assert found["accuracy"] == pytest.approx(float(torch.stack(hits).mean()), abs=0.01)  # a tie may go otherwise
+    assert made._drawn(np.random.default_rng(0)).support_y.shape == (3, 20)
+
+
 @pytest.mark.parametrize(
     ("name", "plastic"), [("maml", 4), ("anil", 0), ("oml", 0), ("anml", 0), ("comln", 0), ("supervised", 0)]
 )
@@ -202,7 +241,11 @@ def test_anml_may_leave_its_trunk_to_the_stream():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"ways": 20}, "takes 20 classes .* corpus has 7 classes"), ({"queries": 11}, "of 13 rows; .* has 12 rows")],
+    [
+        ({"ways": 20}, "takes 20 classes .* corpus has 7 classes"),
+        ({"queries": 11}, "of 13 rows; .* has 12 rows"),
+        ({"train_shots": 9}, "of 13 rows; .* has 12 rows"),
+    ],
 )
 def test_a_corpus_too_small_for_an_episode_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
@@ -221,6 +264,16 @@ def test_a_run_of_another_configuration_is_not_gone_on_with():
     with pytest.raises(CheckpointError, match=r"begun with settings .* the configuration says"):
         trainer("maml", inner_lr=0.2).restore(trainer("maml").state())
     trainer("maml", steps=7).restore(trainer("maml").state())
+
+
+def test_a_run_that_was_begun_before_a_key_was_there_goes_on_where_the_key_has_its_default():
+    state = trainer("maml").state()
+    del state.values["made_by"]["settings"]["train_shots"]
+    made = trainer("maml")
+    made.restore(state)
+    assert made.state().values["made_by"]["settings"]["train_shots"] is None
+    with pytest.raises(CheckpointError, match="begun with settings"):
+        trainer("maml", train_shots=3).restore(state)
 
 
 def test_a_corpus_of_another_shape_is_refused(tmp_path):

@@ -53,7 +53,8 @@ def trajectory(settings: MetaSettings) -> Trajectory:
 def check_size(settings: MetaSettings, corpus: Corpus) -> None:
     """Errors: ConfigError when the corpus has too few classes, or too few rows of one, for an episode."""
     few, path = ALGORITHMS[settings.algorithm].episodes == "few-shot", trajectory(settings)
-    ways, need = (settings.ways, settings.shots + settings.queries) if few else (path.classes, path.drawings + path.further)
+    shots = max(settings.shots, settings.train_shots or 0)
+    ways, need = (settings.ways, shots + settings.queries) if few else (path.classes, path.drawings + path.further)
     if ALGORITHMS[settings.algorithm].episodes == "batch":
         ways, need = 2, 1
     classes = min(len(corpus.train), len(corpus.held_out)) if few else len(corpus.train)
@@ -61,5 +62,6 @@ def check_size(settings: MetaSettings, corpus: Corpus) -> None:
     if smallest < max(need, 2) or classes < ways:
         raise ConfigError(
             f"an episode takes {ways} classes of {need} rows; the corpus has {classes} classes, of which the smallest has "
-            f"{smallest} rows: expected meta.ways, shots, queries, classes or drawings to fit, or another corpus.held_out"
+            f"{smallest} rows: expected meta.ways, shots, train_shots, queries, classes or drawings to fit, or another "
+            "corpus.held_out"
         )

@@ -44,8 +44,12 @@ class MetaSettings(Section):
         0.0, "share of the steps, the last ones, in which the outer step size falls to 0 (Reptile's always does)", ge=0, le=1
     )
     clip_norm: float | None = key(10.0, "bound on the global norm of the meta-gradient; empty: none", gt=0)
+    inner_shots: int | None = key(
+        None, "rows of each class in one inner step of training, in turns; empty: all (few-shot)", unit="rows", ge=1
+    )
     ways: int = key(5, "classes of one episode (few-shot)", unit="labels", ge=2)
     shots: int = key(5, "support rows of each class (few-shot)", unit="rows", ge=1)
+    train_shots: int | None = key(None, "the same while training; empty: as many as shots (few-shot)", unit="rows", ge=1)
     queries: int = key(10, "query rows of each class (few-shot)", unit="rows", ge=1)
     classes: int | None = key(None, "classes of one trajectory; empty: 3 for OML, 1 for ANML", unit="labels", ge=1)
     drawings: int | None = key(None, "rows of each class of a trajectory; empty: 5 for OML, 20 for ANML", unit="rows", ge=1)
@@ -69,5 +73,8 @@ class MetaSettings(Section):
     rates: tuple[float, ...] = key((0.3, 0.1, 0.03, 0.01, 0.003), "step sizes of deployment that validation tries (oml, anml)")
     validate_every: int = key(500, "meta-steps between validations", unit="steps", ge=1)
     validation_episodes: int = key(100, "episodes of a validation (few-shot)", unit="episodes", ge=1)
+    validation_steps: int | None = key(
+        None, "steps of the inner loop in a validation; empty: as in training (few-shot)", unit="steps", ge=1
+    )
     validation_classes: int = key(50, "held-out classes that a validation learns one after another (oml, anml)", ge=2)
     validation_shots: int = key(15, "rows of each that it learns; the others of that class are asked", unit="rows", ge=1)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -59,6 +60,7 @@ class Trainer:
             Proximal(settings.proximal, settings.inner_lr, settings.inner_steps, settings.cg_steps, settings.tolerance),
             settings.tolerance,
         )
+        self.judging = self._judging()
         self.params = self._first()
         self._moments = still(self.params)
         self._best: Params = self.params
@@ -72,13 +74,23 @@ class Trainer:
         return own if own is None or self.settings.order is None or self.settings.algorithm == "fomaml" else self.settings.order
 
     def _plan(self) -> Plan:
-        """Row by row along a trajectory; the whole support, again and again, of a few-shot episode; nothing of a batch."""
+        """Row by row along a trajectory; of a few-shot episode the whole support or parts in turn; nothing of a batch."""
         if self.algorithm.episodes == "batch":
             return Plan(self.settings.inner_lr, ())
         if self._sequential:
             rows = self._path.classes * self._path.drawings
             return Plan(self.settings.inner_lr, tuple(slice(row, row + 1) for row in range(rows)))
-        return Plan(self.settings.inner_lr, (slice(None),) * self.settings.inner_steps)
+        own = self.settings
+        turns = math.ceil((own.train_shots or own.shots) / own.inner_shots) if own.inner_shots else 1
+        return Plan(own.inner_lr, tuple(slice(step % turns, None, turns) for step in range(own.inner_steps)))
+
+    def _judging(self) -> Loops:
+        """Those of a validation: on the whole support, for as many steps as the settings say."""
+        if self._sequential:
+            return self.loops
+        steps = self.settings.validation_steps or self.settings.inner_steps
+        plan = Plan(self.settings.inner_lr, (slice(None),) * steps)
+        return replace(self.loops, plan=plan, proximal=self.loops.proximal._replace(steps=steps))
 
     def _first(self) -> Params:
         capacity = len(self._corpus.train) if self._sequential else 0
@@ -102,7 +114,8 @@ class Trainer:
     def _drawn(self, random: np.random.Generator) -> Lessons:
         own, count = self.settings, self.settings.meta_batch or self.algorithm.meta_batch
         if not self._sequential:
-            return self._episodes.few_shot(random, count, ways=own.ways, shots=own.shots, queries=own.queries, held_out=False)
+            shots = own.train_shots or own.shots
+            return self._episodes.few_shot(random, count, ways=own.ways, shots=shots, queries=own.queries, held_out=False)
         if self.algorithm.episodes == "batch":
             return self._episodes.batch(random, own.batch)
         path = self._path
@@ -153,7 +166,7 @@ class Trainer:
             lessons = self._episodes.few_shot(
                 random, own.validation_episodes, ways=own.ways, shots=own.shots, queries=own.queries, held_out=True
             )
-            found = validation.few_shot(self.network, self.algorithm.kernel, self.params, lessons, self.loops)
+            found = validation.few_shot(self.network, self.algorithm.kernel, self.params, lessons, self.judging)
         judged = "nearest_mean" if self.algorithm.episodes == "batch" else "accuracy"  # what it is made for is no sgd
         if found[judged] >= self._best_measures.get(judged, -1.0):
             self._best, self._best_measures, self._best_steps = self.params, dict(found), self.steps
@@ -195,9 +208,8 @@ class Trainer:
 
     def _identity(self) -> dict[str, Json]:
         """What a resumed run must agree on: everything but for how long it runs."""
-        keys = self.settings.model_dump(mode="json", exclude={"steps", "validate_every"})
         return {
-            "settings": keys,
+            "settings": _kept(self.settings),
             **self._made_for,
             "shape": list(self._shape),
             "seed": self.seed,
@@ -207,8 +219,10 @@ class Trainer:
 
     def restore(self, state: State) -> None:
         """See `protocols.MetaTrainer`."""
+        made_by = dict(state.values["made_by"])
+        made_by["settings"] = _kept(MetaSettings(algorithm=self.settings.algorithm)) | made_by["settings"]  # of fewer keys once
         for name, ours in self._identity().items():
-            kept = state.values["made_by"].get(name)
+            kept = made_by.get(name)
             if kept != ours:
                 raise CheckpointError(
                     f"meta-training was begun with {name} {kept}, the configuration says {ours}: expected the same"
@@ -221,3 +235,7 @@ class Trainer:
 
     def _params_under(self, state: State, name: str) -> Params:
         return {n: torch.tensor(state.arrays[f"{name}/{n}"], device=self._device) for n in self.params}
+
+
+def _kept(settings: MetaSettings) -> dict[str, Json]:
+    return settings.model_dump(mode="json", exclude={"steps", "validate_every"})
