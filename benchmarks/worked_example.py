@@ -1,13 +1,14 @@
 """What a warm start is for: the daemon learns characters it has never seen, one after another, warm and cold.
 
-    python -m benchmarks.worked_example                     # one seed on the embedded log, one CPU core: half an hour
+    python -m benchmarks.worked_example                     # one seed on the embedded log, one CPU core: an hour and a half
     python -m benchmarks.worked_example --kafka             # the same through a real Kafka
     python -m benchmarks.worked_example --pictures FOLDER   # and the page as Chromium shows it when the stream has ended
 
-`streamlearn meta-train` makes a warm start of Omniglot's background characters. Then one `streamlearn run` after another
-learns the same evaluation characters, 15 drawings each, one drawing an update: begun from the warm start, and begun cold with
-the same network and learner. Other drawings are asked through the endpoint. Step sizes are chosen beforehand on background
-characters held out of meta-training. Runs that are not yet in docs/results/worked_example.json are made and put there.
+`streamlearn meta-train` makes warm starts of Omniglot's background characters, with the settings that `omniglot_plan` has for
+64 channels; one that lies in the folder already is taken as it is. Then one `streamlearn run` after another learns the same
+evaluation characters, 15 drawings each, one drawing an update: begun from a warm start, and begun cold with the same network
+and learner. Other drawings are asked through the endpoint. Step sizes are chosen beforehand on background characters held
+out of meta-training. Runs that are not yet in docs/results/worked_example.json are made and put there.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from benchmarks.images import Images
 from benchmarks.images import Task as Shown
 from benchmarks.omniglot import from_start, learned, made
 from benchmarks.omniglot_data import characters, path, rows_by_class, stream
-from benchmarks.omniglot_plan import HEADS
+from benchmarks.omniglot_plan import HEADS, WIDTHS
 from benchmarks.omniglot_trunks import HELD_OUT, INPUTS, corpus
 from benchmarks.process import PROGRAM, Daemon, memory
 from benchmarks.questions import Questions
@@ -47,10 +47,10 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results" / "worked_example.js
 NAME = "characters"
 TAUGHT, ASKED = 15, 5
 TUNED_ON = 30  # held-out background characters
-META: dict[str, Any] = {"algorithm": "oml", "inner_lr": 0.03, "outer_lr": 1e-3, "validate_every": 1000}
+STARTS = ("oml", "supervised-views")  # of those that `omniglot_plan` has
 LEARNERS = ("sgd", "er", "streaming-lda", "nearest-mean")
 Write = Callable[[Sequence[Message]], None]
-ARMS = [f"{start}/{learner}" for start in ("warm", "cold") for learner in LEARNERS]
+ARMS = [f"{start}/{learner}" for start in (*STARTS, "cold") for learner in LEARNERS]
 
 
 def main() -> None:
@@ -83,10 +83,11 @@ class Example:
     def learned(self, arm: str) -> dict[str, Json]:
         """The whole stream through one daemon, and what came of it."""
         kind, _, learner = arm.partition("/")
-        meta = self._meta_trained()
-        rates = self.rates(learner, warm_start.load(meta) if kind == "warm" else None)
+        file = self._meta_trained(kind) if kind in STARTS else None
+        start = warm_start.load(file) if file else None
+        rates = self.rates(learner, start)
         rate = max(rates, key=lambda each: rates[each]) if rates else None
-        config = self._config(learner, float(rate) if rate else None, meta if kind == "warm" else None)
+        config = self._config(learner, float(rate) if rate else None, file)
         self._folder.mkdir(parents=True)
         with _upstream(self._folder, self._address) as (keys, write), Daemon(config | {"source": keys}, self._folder) as daemon:
             found = self._taught(write, daemon) | self._costs(daemon)
@@ -96,7 +97,8 @@ class Example:
             newest = daemon.state_dir / "checkpoints" / daemon.inspected()["checkpoint"]
             found["checkpoint_bytes"] = sum(each.stat().st_size for each in newest.iterdir())
         say(f"{arm}, seed {self._seed}: {found['met'][-1]:.1f} % of all {self._asked.characters} at the end")
-        return {**found, "rate": rate, "rates": rates, "meta_steps": self._asked.meta_steps, "channels": self._asked.channels}
+        begun = {"steps": start.steps, "fingerprint": start.fingerprint} if start else None
+        return {**found, "rate": rate, "rates": rates, "start": begun, "channels": self._asked.channels}
 
     def rates(self, learner: str, start: Initialisation | None) -> dict[str, float]:
         """Per cent right on held-out background characters at the end of a stream of them, by step size."""
@@ -112,23 +114,29 @@ class Example:
             rates[f"{rate:g}"] = learned(tried, images, near, lengths=[len(near.taught)])["test"].popitem()[1]
         return rates
 
-    def _meta_trained(self) -> Path:
-        """The warm start, made by `streamlearn meta-train` where it is not there yet."""
-        made: Path = self._asked.folder / f"{META['algorithm']}-{self._seed}.safetensors"
+    def _meta_trained(self, kind: str) -> Path:
+        """The warm start, made by `streamlearn meta-train` where it is not there yet.
+
+        Errors: SystemExit when what is there held other characters out, on which step sizes could not be chosen.
+        """
+        file: Path = self._asked.folder / f"{kind}-{self._seed}.safetensors"
+        plan = WIDTHS["medium"].trained[kind]
         config: dict[str, Json] = {
             "seed": self._seed,
-            "state_dir": str(made.with_suffix("")),
-            "warm_start": str(made),
+            "state_dir": str(file.with_suffix("")),
+            "warm_start": str(file),
             "input": self._input(),
             "model": self._model(),
-            "corpus": {"path": str(path()), "x": "x_train", "y": "y_train", "held_out": HELD_OUT},
-            "meta": {**META, "steps": self._asked.meta_steps, **self._asked.meta},
+            "corpus": {"path": str(path()), "x": "x_train", "y": "y_train", "held_out": HELD_OUT, "views": dict(plan.views)},
+            "meta": {"algorithm": kind.partition("-")[0], "steps": plan.steps, **plan.settings, **self._asked.meta},
         }
-        if not made.is_file():
+        if not file.is_file():
             self._asked.folder.mkdir(parents=True, exist_ok=True)
-            made.with_suffix(".yaml").write_text(yaml.safe_dump(config))
-            subprocess.run([*PROGRAM, "meta-train", str(made.with_suffix(".yaml"))], check=True)
-        return made
+            file.with_suffix(".yaml").write_text(yaml.safe_dump(config))
+            subprocess.run([*PROGRAM, "meta-train", str(file.with_suffix(".yaml"))], check=True)
+        if warm_start.load(file).split != corpus(self._source, self._seed).fingerprint:
+            raise SystemExit(f"{file} was made with other characters held out than those of seed {self._seed}: remove it")
+        return file
 
     def _input(self) -> dict[str, Json]:
         return {"shape": list(self._source.x_test.shape[1:]), "transform": INPUTS.model_dump(mode="json")}
@@ -239,8 +247,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--characters", type=int, default=100)
     parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--meta-steps", type=int, default=8000)
-    parser.add_argument("--meta", type=json.loads, default={}, help="JSON of further settings of meta-train")
+    parser.add_argument("--meta", type=json.loads, default={}, help="JSON of settings of meta-train that shall be others")
     parser.add_argument("--kafka", action="store_true", help="the stream goes through a real Kafka")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of the page")
     parser.add_argument("--folder", type=Path, default=Path("build/worked_example"), help="where warm starts are kept")

@@ -13,10 +13,11 @@ INTRODUCTION = """# A warm start, and the same daemon cold
 
 Evaluation characters of Omniglot, which meta-training never saw, one after another in random order: 15 drawings each, one
 drawing an update, once. Each row is a daemon of its own, `streamlearn run`, whose endpoint is asked for 5 other drawings of
-each character. `warm` begins from what `streamlearn meta-train` made of the background characters with OML; `cold` is the same
-configuration without it: the same network, drawn at random, all of it plastic (`nearest-mean` and `streaming-lda` cold take
-the pixels). A tenth
-of the drawings of a character after its tenth go to the probe (`probe.share: 0.1`), which the learner never sees.
+each character. `oml` and `supervised-views` begin from what `streamlearn meta-train` made of the background characters, with
+OML (ten minutes of one core) and with `supervised` and `corpus.views` (37): the head alone learns. `cold` is the same
+configuration without a warm start: the same network, drawn at random, all of it plastic (`nearest-mean` and `streaming-lda`
+cold take the pixels). A tenth of the drawings of a character after its tenth go to the probe (`probe.share: 0.1`), which the
+learner never sees.
 
 *New*: right answers about a character after so many of its own drawings, mean over characters; *to reach 60 %*: after how many
 that is 60 or more. *So far*: about all characters met. *60 % of all*: drawings of the stream after which that share of all
@@ -42,15 +43,18 @@ def _table(streamed: str, runs: Mapping[str, Json]) -> list[str]:
     first = next(iter(runs.values()))
     marks = sorted({min(n, int(count)) for n in (10, 25, 50, 100, 200, 400, 600)})
     columns = [
-        *("row", "seeds", "step size"),
+        *("row", "meta-steps", "seeds", "step size"),
         *(f"new, {n}" for n in ASKED_AFTER),
         f"to reach {ENOUGH:g} %",
         *(f"so far, {n}" for n in marks),
         *(f"{ENOUGH:g} % of all", "probe", "learn, ms", "answer, ms", "resident, MB", "checkpoint, MB"),
     ]
     where = "a real Kafka" if through == "kafka" else "the embedded log"
-    made = f"{first['channels']} channels, {first['meta_steps']:,} meta-steps"
-    lines = [f"## {count} characters through {where}; {made}\n", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines = [
+        f"## {count} characters through {where}; {first['channels']} channels\n",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
+    ]
     for row in dict.fromkeys(name.removeprefix(f"{streamed}/").rsplit("/", 1)[0] for name in runs):
         lines.append(_line(row, [run for name, run in runs.items() if name.startswith(f"{streamed}/{row}/")], marks))
     return [*lines, ""]
@@ -68,7 +72,8 @@ def _line(row: str, cells: Sequence[Json], marks: Sequence[int]) -> str:
         *(figure([cell[name] / 1e6 for cell in cells]) for name in ("resident_bytes", "checkpoint_bytes")),
     ]
     rates = ", ".join(dict.fromkeys(str(cell["rate"] or "") for cell in cells))
-    return f"| `{row}` | {len(cells)} | {rates} | {' | '.join(figures)} |"
+    steps = ", ".join(dict.fromkeys(f"{cell['start']['steps']:,}" if cell["start"] else "" for cell in cells))
+    return f"| `{row}` | {steps} | {len(cells)} | {rates} | {' | '.join(figures)} |"
 
 
 def _of_all(met: Sequence[float]) -> str:
