@@ -15,7 +15,7 @@ import torch
 
 import connectors
 from connectors.kafka import KafkaSource
-from streamlearn import assemble, prefetch
+from streamlearn import assemble, configured_learner, prefetch
 from streamlearn.admit import Admission
 from streamlearn.config import Config, configure
 from streamlearn.drift import Drift
@@ -137,7 +137,7 @@ def main() -> None:
 def alone(config: Config, recorded: Path, counted: Counted) -> None:
     """Decode and learn, on one thread, and nothing else."""
     torch.set_num_threads(1)
-    learner, decoder = assemble.learner(config), assemble.decoder(config)
+    learner, decoder = configured_learner.learner(config), assemble.decoder(config)
     labels, learned = LabelMap(max_labels=config.label.max_labels, known=config.label.known), 0
     with closing(connectors.open_source("file", {"path": str(recorded)})) as source:
         source.seek({})
@@ -203,14 +203,14 @@ def _take_apart(stages: Stages) -> None:
     stages.time(Prequential, "publish", "learner: publish")
     stages.time(LoopWatch, "saw", "learner: count")
     stages.time(LoopWatch, "report", "learner: status and metrics, once a second")
-    learner = assemble.learner
+    learner = configured_learner.learner
 
     def timed_learner(config: Config) -> Any:
         made = learner(config)
         stages.time(made, "learn", "learner: learn")
         return made
 
-    assemble.learner = timed_learner
+    configured_learner.learner = timed_learner
 
 
 if __name__ == "__main__":

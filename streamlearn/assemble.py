@@ -1,26 +1,26 @@
-"""Config → a ready daemon. The only file that knows every class; everything else meets its neighbours through protocols."""
+"""Config → the loop, what it reads, and a ready daemon. Only here all parts meet; elsewhere they know protocols.
 
-import difflib
+`configured_learner` makes the learner, `configured_servers` those who answer.
+"""
+
 import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-import structlog
 import torch
 
 import connectors
 from connectors.together import Beside, TogetherSource
-from streamlearn import __version__
+from streamlearn import __version__, configured_learner, configured_servers
 from streamlearn.admit import Admission, DeadLetters
 from streamlearn.answers import AnswerLog, AnswersTo, NoAnswerLog
 from streamlearn.checkpoint import Checkpoints, CheckpointWriter
 from streamlearn.chunks import Chunks
 from streamlearn.config import Config, SinkKeys
+from streamlearn.configured_learner import learner_name
 from streamlearn.conformal import Conformal
 from streamlearn.control import Requests
 from streamlearn.daemon import Daemon, Deadlines, Service
@@ -31,105 +31,29 @@ from streamlearn.due import Due
 from streamlearn.errors import ConfigError
 from streamlearn.follower_files import FollowerFiles
 from streamlearn.identities import Identities
-from streamlearn.inputs import InputSettings
 from streamlearn.journal import Journal
 from streamlearn.labels import LabelMap
-from streamlearn.learners import LEARNERS
 from streamlearn.learners.exhausted import is_exhausted
-from streamlearn.learners.task import Task
-from streamlearn.meta import warm_start
 from streamlearn.metrics import Metrics
-from streamlearn.models.classifier import ModelSettings
 from streamlearn.pending import Pending
 from streamlearn.prefetch import Intake, Prefetch
 from streamlearn.prequential import Parts, Prequential
 from streamlearn.probe import Probe
 from streamlearn.protocols import Decoder, Hastened, Learner, Publisher, Sink, Source
-from streamlearn.records import LABEL, Headers, Initialisation, Json
+from streamlearn.records import LABEL, Headers, Json
 from streamlearn.scrape import Info, MetricsPage, Telemetry
-from streamlearn.serving.hosts import Followers, InProcess
-from streamlearn.serving.requests import InThread
-from streamlearn.serving.service import RequestsFrom, SamplesTo
-from streamlearn.serving.service import Service as ServingService
-from streamlearn.serving.settings import Settings as ServingSettings
 from streamlearn.settings import is_secret, read
-from streamlearn.snapshot import FilePublisher, Reference, live_folder
 from streamlearn.status import Status
-from streamlearn.watch import LoopWatch, Servers
+from streamlearn.watch import LoopWatch
 
-log = structlog.get_logger()
+ANSWERS = "streamlearn-answers"
+"""Partition of the answers that servers recorded."""
+MAX_DEAD_LETTERS = 100_000  # in the embedded log; the oldest go first
 
 
 def now_ms() -> int:
     """Milliseconds since the epoch, UTC: for files that people read, never for anything that is learned."""
     return time.time_ns() // 1_000_000
-
-
-def learner(config: Config) -> Learner:
-    """The configured learner, fresh. Errors: ConfigError for an unknown name or key, or a model that cannot be made."""
-    path = LEARNERS.get(learner_name(config))
-    if path is None:
-        known = [AUTO, *LEARNERS]
-        near = difflib.get_close_matches(config.learner.name, known, n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
-        raise ConfigError(f"learner.name '{config.learner.name}' is not known: {hint}")
-    module, _, name = path.partition(":")
-    kind = getattr(import_module(module), name)
-    settings = read(kind.Settings, config.learner.rest, path="learner")
-    try:
-        made: Learner = kind(settings, task(config))
-    except ValueError as error:  # settings that are right one by one, and do not go together
-        raise ConfigError(f"learner: {error}") from error
-    return made
-
-
-def learner_name(config: Config) -> str:
-    """The learner by name; `auto` is the pool, but not for what it has no place for: an own network, a warm start, a GPU."""
-    if config.learner.name != AUTO:
-        return config.learner.name
-    alone = config.model.name == "mlp" and config.warm_start is None and device(config.device) == "cpu"
-    return "pool" if alone else "la-maml"
-
-
-def task(config: Config) -> Task:
-    """What every learner is told beside its own settings. Errors: ConfigError, also for a warm start that does not fit."""
-    given = config.model.rest | ({} if config.model.name == "module" else {"name": config.model.name})
-    model = read(ModelSettings, given, path="model")
-    start = None if config.warm_start is None else _warm_start(config, config.warm_start, model)
-    return Task(
-        shape=config.input.row,
-        schema=config.input.named,
-        max_labels=config.label.max_labels,
-        known=len(config.label.known),
-        seed=config.seed,
-        model=model if start is None else ModelSettings(**start.model),
-        inputs=config.input.transform if start is None else InputSettings(**start.inputs),
-        device=device(config.device),
-        start=start,
-    )
-
-
-def _warm_start(config: Config, path: Path, model: ModelSettings) -> Initialisation:
-    if config.input.columns:
-        raise ConfigError("warm_start is given beside input.columns: expected input.shape, a warm start is made for arrays")
-    start = warm_start.load(path)
-    said = set(config.model.rest) | (config.model.model_fields_set & {"name"} if not model.module else set())
-    keys = model.model_dump(mode="json", include=said | {"module"})  # which code is imported, the configuration alone says
-    inputs = config.input.transform.model_dump(mode="json", exclude_unset=True)
-    warm_start.check_fits(start, shape=config.input.shape, model=keys, inputs=inputs)
-    return start
-
-
-def device(name: str) -> str:
-    """`auto` resolved. Errors: ConfigError when the device is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise ConfigError(f"device is '{name}': expected cpu, cuda, cuda:N or auto")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device is '{name}', but torch finds no CUDA device: expected cpu or auto here")
-    return name
 
 
 def sink(keys: SinkKeys, *, path: str) -> Sink:
@@ -139,7 +63,7 @@ def sink(keys: SinkKeys, *, path: str) -> Sink:
 
 def prequential(config: Config, *, state_dir: Path, publisher: Publisher) -> Prequential:
     """The loop and all it puts in order, fresh; `daemon.recover` brings it to its checkpoint. Errors: ConfigError."""
-    made = learner(config)
+    made = configured_learner.learner(config)
     labels = LabelMap(max_labels=config.label.max_labels, known=config.label.known, other=config.label.other)
     letters = DeadLetters(_dead_letter_sink(config, state_dir), config.dead_letters, clock_ms=now_ms)
     admission = Admission(labels, letters, Pending(config.pending, clock_ms=now_ms), Probe(config.probe, seed=config.seed))
@@ -230,7 +154,7 @@ def source(config: Config, *, pass_gaps: bool = True) -> Callable[[], Source]:
         beside.append((_opens(config.label_source.type, config.label_source.rest, path="label_source"), LABEL))
     if config.pending.record_answers:
         on_gap = "skip" if pass_gaps else "stop"
-        answers = {"path": str(_answers_path(config)), "name": ANSWERS, "on_gap": on_gap}
+        answers = {"path": str(config.answers_path), "name": ANSWERS, "on_gap": on_gap}
         beside.append((_opens("log", answers, path="pending"), ()))
     if not beside:
         return main
@@ -243,45 +167,9 @@ def _opens(name: str, values: Mapping[str, Json], *, path: str) -> Callable[[], 
     return lambda: cast(Source, kind(settings))
 
 
-def _answers_path(config: Config) -> Path:
-    return config.state_dir / "answers.sqlite"
-
-
 def decoder(config: Config) -> Decoder:
     """Bytes → rows. Errors: ConfigError."""
     return decoder_for(config.decode, config.input.row, label_type=config.label.type, schema=config.input.named)
-
-
-@dataclass(frozen=True, slots=True)
-class Hosting:
-    """Where snapshots go and who answers from them."""
-
-    publisher: Publisher
-    folder: Path
-    services: Sequence[Service]
-    servers: Servers
-
-
-def hosting(config: Config) -> Hosting:
-    """Followers of their own process, a server in this one, or none. Errors: ConfigError."""
-    folder = live_folder(config.state_dir, str(config.publish.folder) if config.publish.folder else None)
-    log.info("snapshots.published_to", folder=str(folder))
-    if not config.serve.enabled:
-        return Hosting(FilePublisher(folder), folder, (), Servers())
-    if config.serve.processes:
-        followers = Followers(service(config), folder=folder, count=config.serve.processes)
-        servers = Servers(running=lambda: len(followers.pids), restarts=lambda: followers.restarts)
-        return Hosting(FilePublisher(folder), folder, (followers,), servers)
-    reference = Reference()
-    told = service(config)
-    host = InProcess(told, reference)
-    beside = [] if told.requests is None else [InThread(told, reference, tell=folder / "follower-1.json")]
-
-    def counts() -> Mapping[str, Json]:
-        host.look()
-        return host.counts.values(age_s=reference.age_s())
-
-    return Hosting(reference, folder, (host, *beside), Servers(counts=counts, counts_path=folder / "follower-0.json"))
 
 
 def daemon(config: Config, *, extra: Sequence[Service] = ()) -> Daemon:
@@ -291,10 +179,10 @@ def daemon(config: Config, *, extra: Sequence[Service] = ()) -> Daemon:
     """
     make_folder(config.state_dir)
     config.process.check("process")
-    (serving := service(config).settings).check("serve")
+    (serving := configured_servers.service(config).settings).check("serve")
     torch.set_num_threads(1)  # two fight over every small operation
     torch.backends.cudnn.deterministic = True  # same stream, same bytes: without it, some gradients are summed in any order
-    hosts = hosting(config)
+    hosts = configured_servers.hosting(config)
     loop = prequential(config, state_dir=config.state_dir, publisher=hosts.publisher)
     floor = config.telemetry.accuracy_floor
     telemetry = Telemetry(_info(config), version=__version__, followers=FollowerFiles(hosts.folder), accuracy_floor=floor)
@@ -319,66 +207,8 @@ def daemon(config: Config, *, extra: Sequence[Service] = ()) -> Daemon:
         close=loop.close,
         share=config.process.beside(config.serve.processes if config.serve.enabled else 0),
         deadlines=Deadlines(drain_s=serving.drain_s),
-        requests=Requests(_control_path(config)),
+        requests=Requests(config.control_path),
     )
-
-
-def service(config: Config) -> ServingService:
-    """What every server is told. Errors: ConfigError."""
-    return ServingService(
-        model_name=config.name,
-        settings=read(ServingSettings, config.serve.rest, path="serve"),
-        module=str(config.model.rest.get("module", "")),
-        status=str(config.state_dir / "status.json"),
-        samples=samples_sink(config),
-        answers=_answers_sink(config),
-        control=str(_control_path(config)),
-        requests=_requests(config),
-    )
-
-
-def _requests(config: Config) -> RequestsFrom | None:
-    """Errors: ConfigError."""
-    keys = config.serve.kafka
-    if keys is None:
-        return None
-    connection = {name: value for name, value in keys.rest.items() if name in KAFKA_CONNECTION}
-    asked = keys.rest | {"topics": list(keys.requests), "start": keys.start, "on_gap": "skip"}
-    positions = str((config.state_dir / "questions.json").resolve())
-    made = RequestsFrom(asked, connection | {"topic": keys.replies}, positions=positions, most=keys.most)
-    made.source()
-    made.sink()
-    return made
-
-
-def _control_path(config: Config) -> Path:
-    return config.state_dir.resolve() / "control"
-
-
-def _answers_sink(config: Config) -> SamplesTo | None:
-    if not config.pending.record_answers:
-        return None
-    bounded = {"max_records": config.pending.max_answers}
-    return SamplesTo("log", {"path": str(_answers_path(config).resolve()), **bounded})
-
-
-def samples_sink(config: Config) -> SamplesTo | None:
-    """Where posted samples go: into what the daemon reads, where that can be written."""
-    keys = config.source.rest
-    _opens(config.source.type, keys, path="source")  # refuses what is misspelt or left out
-    if config.source.type == "log":
-        return SamplesTo("log", {"path": str(keys["path"])})
-    if config.source.type == "kafka":
-        connection = {name: value for name, value in keys.items() if name in KAFKA_CONNECTION}
-        return SamplesTo("kafka", connection | {"topic": keys["topics"][0]})
-    return None
-
-
-AUTO = "auto"
-ANSWERS = "streamlearn-answers"
-"""Partition of the answers that servers recorded."""
-MAX_DEAD_LETTERS = 100_000  # in the embedded log; the oldest go first
-KAFKA_CONNECTION = ("bootstrap_servers", "client", "timeout_s")
 
 
 def _info(config: Config) -> Info:

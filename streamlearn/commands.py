@@ -14,9 +14,10 @@ import yaml
 
 import connectors
 from connectors import recorded
-from streamlearn import assemble, letters, logs
+from streamlearn import assemble, configured_learner, letters, logs
 from streamlearn.checkpoint import FIRST
 from streamlearn.config import Config, LogKeys, configure
+from streamlearn.configured_servers import kafka_connection, samples_sink, service
 from streamlearn.daemon import Service, from_the_first
 from streamlearn.demo import SHAPE, Feeder
 from streamlearn.errors import ConfigError, DecodeError, SourceError
@@ -83,12 +84,12 @@ def demo(state_dir: Path, *, port: int, metrics_port: int, rate: float) -> None:
 
 def check(config: Config, *, timeout_s: float = 10.0) -> dict[str, Json]:
     """`streamlearn check`: what would run, after one record was read and decoded. Errors: ConfigError, SourceError."""
-    made, decode = assemble.learner(config), assemble.decoder(config)
-    assemble.service(config)
+    made, decode = configured_learner.learner(config), assemble.decoder(config)
+    service(config)
     record = _first_record(config, timeout_s)
     return {
         "model": config.name,
-        "learner": f"{assemble.learner_name(config)}, chunk of {made.chunk}",
+        "learner": f"{configured_learner.learner_name(config)}, chunk of {made.chunk}",
         "network": config.model.name,
         "input": f"{config.decode.format} {_input(config)}",
         "source": config.source.type,
@@ -224,7 +225,7 @@ def dead_letter(config: Config, place: str) -> dict[str, Json]:
 
 def replay_letters(config: Config, places: list[str], value: Path | None) -> list[str]:
     """`streamlearn dlq replay`. Errors: ConfigError; SinkError when the source does not take them."""
-    target = assemble.samples_sink(config)
+    target = samples_sink(config)
     if target is None:
         raise ConfigError(f"source.type '{config.source.type}' cannot be written to: expected log or kafka")
     mended = None if value is None else value.read_bytes()
@@ -241,8 +242,7 @@ def _letter_source(config: Config) -> Source:
             raise ConfigError(f"{path} is not there: no daemon has run on this state_dir")
         return connectors.open_source("log", {"path": str(path)})
     if keys.type == "kafka":
-        read = {name: value for name, value in keys.rest.items() if name in assemble.KAFKA_CONNECTION}
-        return connectors.open_source("kafka", read | {"topics": [keys.rest["topic"]]})
+        return connectors.open_source("kafka", kafka_connection(keys.rest) | {"topics": [keys.rest["topic"]]})
     if keys.type == "log":
         return connectors.open_source("log", {"path": keys.rest["path"]})
     raise ConfigError(f"dead_letters.sink.type '{keys.type}' cannot be read again: expected log or kafka")

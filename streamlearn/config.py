@@ -257,6 +257,16 @@ class Config(BaseSettings):
     process: Share = key(Share(), "which processors the learner may use; what `serve.cpus` and `serve.nice` are for servers")
     log: LogKeys = key(LogKeys(), "what the process says of itself")
 
+    @property
+    def control_path(self) -> Path:
+        """Folder where the learner looks for what administrators ask."""
+        return self.state_dir.resolve() / "control"
+
+    @property
+    def answers_path(self) -> Path:
+        """Log where servers record the answers that late labels will score."""
+        return self.state_dir / "answers.sqlite"
+
 
 def load(path: Path, flags: Mapping[str, Json] | None = None) -> Config:
     """The checked configuration. Errors: ConfigError, one line, naming the key and what was expected."""

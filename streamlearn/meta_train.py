@@ -2,12 +2,13 @@
 
 import signal
 import sys
+import time
 from typing import Any
 
 import torch
 import typer
 
-from streamlearn import assemble
+from streamlearn import configured_learner
 from streamlearn.checkpoint import Checkpoint, Checkpoints
 from streamlearn.config import MetaConfig
 from streamlearn.errors import ConfigError
@@ -61,7 +62,7 @@ def trainer(config: MetaConfig) -> Trainer:
         model=read(ModelSettings, model, path="model"),
         inputs=config.input.transform,
         seed=config.seed,
-        device=assemble.device(config.device),
+        device=configured_learner.device(config.device),
     )
 
 
@@ -78,7 +79,7 @@ def _train(own: MetaSettings, made: MetaTrainer, store: Checkpoints, *, progress
             if due or stop.asked:
                 state = State.nest({"trainer": made.state()})
                 kept = Checkpoint(number=made.steps, state=state, positions={}, journal={})
-                store.save(store.next_name(), kept, created_ms=assemble.now_ms())
+                store.save(store.next_name(), kept, created_ms=time.time_ns() // 1_000_000)
 
 
 class Stop:

@@ -5,8 +5,8 @@ The machine code is kept beside the package, or in the user's cache where that c
 
 import numpy as np
 
-from streamlearn.assemble import learner
 from streamlearn.config import configure
+from streamlearn.configured_learner import learner
 from streamlearn.learners import LEARNERS
 from streamlearn.records import Batch
 

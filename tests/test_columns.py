@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks.testbed.loops import outcomes
-from streamlearn.assemble import learner, learner_name
 from streamlearn.commands import check, replay
 from streamlearn.config import Config, configure
+from streamlearn.configured_learner import learner, learner_name
 from streamlearn.errors import ConfigError
 from streamlearn.learners.pool import Pool
 

@@ -1,6 +1,6 @@
 """The architecture, held to a drawing: who may import whom, and which library is wrapped by which file.
 
-cli ─► config, commands, inspection          commands ─► assemble (knows every class)
+cli ─► config, commands, inspection          commands ─► assemble (all parts) ─► configured_learner, configured_servers
 daemon, watch, status ─► prequential ─► admit, prefetch, chunks, journal, checkpoint, metrics, drift, answers
 learners, kernels, meta ─► adapt, models, memory, inputs   never clocks, topics, files, threads or Prometheus
 serving ─► snapshot                                       numpy only; torch in forms/torch alone
@@ -106,6 +106,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inspection": SEAMS | {"checkpoint"},
     "letters": SEAMS | {"admit"},
     "rollback": SEAMS | {"checkpoint", "journal", "ownership"},
+    "configured_learner": SEAMS | {"config", "inputs", "learners", "meta", "models"},
+    "configured_servers": SEAMS | {"config", "connectors", "daemon", "serving", "snapshot", "watch"},
     "assemble": EVERYTHING,
     "commands": EVERYTHING,
     "meta_train": EVERYTHING,
@@ -129,6 +131,7 @@ WRAPPED_BY: dict[str, set[str]] = {
         "serving.forms.torch",
         "export",
         "assemble",
+        "configured_learner",
         "commands",
         "meta_train",
     },

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from benchmarks.testbed.waiting import DEADLINE_S
-from streamlearn.assemble import service
 from streamlearn.config import configure
+from streamlearn.configured_servers import service
 from streamlearn.records import Answering, Snapshot
 from streamlearn.serving.hosts import Followers
 from streamlearn.serving.service import Service

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from streamlearn.assemble import service
 from streamlearn.cli import app
 from streamlearn.config import load
+from streamlearn.configured_servers import service
 from streamlearn.serving.endpoint import Endpoint
 from streamlearn.serving.http import Application
 from streamlearn.serving.settings import Settings

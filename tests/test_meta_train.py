@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from streamlearn import assemble
+from streamlearn import configured_learner
 from streamlearn.cli import app
 from streamlearn.config import MetaConfig, configure, load_meta
 from streamlearn.errors import CheckpointError, ConfigError
@@ -319,7 +319,7 @@ def test_the_command_ends_in_a_warm_start_from_which_a_daemon_learns(written):
             "warm_start": str(written.with_name("warm.safetensors")),
         }
     )
-    learner = assemble.learner(config)
+    learner = configured_learner.learner(config)
     x, y = samples(seed=1)
     learner.learn(Batch.of(x[:20], y[:20]))
     np.testing.assert_array_equal(learner.answering().arrays["body.layers.0.weight"], start.arrays["body.layers.0.weight"])

@@ -15,7 +15,7 @@ import torch
 
 import connectors
 from benchmarks.testbed.small import append, keys, samples
-from streamlearn import assemble, commands
+from streamlearn import assemble, commands, configured_learner
 from streamlearn.config import configure, load, load_meta
 from streamlearn.daemon import recover
 from streamlearn.errors import CheckpointError, ConfigError, SourceError, StreamlearnError
@@ -260,7 +260,7 @@ def test_what_the_configuration_names_is_imported_so_that_the_plant_is_alive(tmp
     values = keys(tmp_path / "s", {"type": "stdin"}) | {"model": {"name": "module", "module": EVIL_MODULE}}
     config = configure(values)
     with pytest.raises(Exception):  # noqa: B017 - the module is not a model; that it was imported is what counts
-        assemble.learner(config)
+        configured_learner.learner(config)
     assert MARK.exists()
     MARK.unlink()
 
@@ -281,7 +281,7 @@ FORBIDDEN_IMPORTS = {
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("yaml", "load"), ("yaml", "full_load"), ("yaml", "unsafe_load"), ("os", "system"), ("os", "popen")}  # fmt: skip  # noqa: E501
 MAY_IMPORT_BY_NAME = {
-    "assemble.py": "names of the table of learners",
+    "configured_learner.py": "names of the table of learners",
     "reference.py": "names of the table of learners",
     "models/classifier.py": "model.module of the configuration",
     "serving/service.py": "told by the parent over its pipe, connectors:open_sink",

@@ -9,9 +9,9 @@ import yaml
 from typer.main import get_command
 
 from connectors import source_class
-from streamlearn.assemble import service
 from streamlearn.cli import app
 from streamlearn.config import configure, load_meta
+from streamlearn.configured_servers import service
 from streamlearn.errors import ConfigError
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.settings import read

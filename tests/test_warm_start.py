@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamlearn import assemble
+from streamlearn import configured_learner
 from streamlearn.config import configure
 from streamlearn.errors import CheckpointError, ConfigError
 from streamlearn.inputs import InputSettings
@@ -134,16 +134,16 @@ def configured(tmp_path, begin: Initialisation, **sections):
 
 def test_what_the_configuration_leaves_out_is_taken_from_the_warm_start(tmp_path):
     config = configured(tmp_path, start(), learner={"name": "sgd"})
-    told = assemble.task(config)
+    told = configured_learner.task(config)
     assert told.model.hidden == (5,)
     assert told.inputs.factor == 0.5
-    assert assemble.learner(config).settings.learning_rate == 0.07
+    assert configured_learner.learner(config).settings.learning_rate == 0.07
 
 
 def test_a_rate_that_the_configuration_gives_is_kept(tmp_path):
     config = configured(tmp_path, start(), learner={"name": "sgd", "learning_rate": 0.2, "clip_norm": 1.0})
-    assert assemble.learner(config).settings.learning_rate == 0.2
-    assert assemble.learner(config).settings.clip_norm == 1.0
+    assert configured_learner.learner(config).settings.learning_rate == 0.2
+    assert configured_learner.learner(config).settings.clip_norm == 1.0
 
 
 @pytest.mark.parametrize(
@@ -157,13 +157,13 @@ def test_a_rate_that_the_configuration_gives_is_kept(tmp_path):
 )
 def test_a_mismatch_is_refused_with_both_values(tmp_path, sections, message):
     with pytest.raises(ConfigError, match=message):
-        assemble.task(configured(tmp_path, start(), **sections))
+        configured_learner.task(configured(tmp_path, start(), **sections))
 
 
 def test_a_module_is_imported_only_when_the_configuration_names_it(tmp_path):
     own = ModelSettings(module="os:getcwd").model_dump(mode="json")
     with pytest.raises(ConfigError, match=r'model.module is "", .*made with "os:getcwd"'):
-        assemble.task(configured(tmp_path, start(model=own)))
+        configured_learner.task(configured(tmp_path, start(model=own)))
 
 
 def test_a_warm_start_of_other_sizes_is_refused():
