@@ -13,7 +13,7 @@ Asked about 1,000 training images that are never streamed, as all tasks show the
 Settings above the line of the quick settings: the first half of each stream's tasks with half its memory; from there on
 whole streams. Per cent after the last task, by the slow weights (`ever`) and by the fast ones (`auto`); in parentheses
 right after each task. CPU s: of all `learn` calls, one thread of a busy machine. What is not named is as in
-`streamlearn.learners.members.look_ahead`.
+`streamlearn.learners.members.sliding_look_ahead`.
 
 Half streams chose 8 rows, 4 replayed, step sizes from 0.1. Run once on test images (seed 0), that gave 80.3, 80.6 and 51.2
 by `ever`, on Rotations below the 81.3 of the quick settings: the first ninety degrees say too little of all hundred and

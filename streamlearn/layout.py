@@ -18,8 +18,6 @@ from streamlearn.schema import Schema
 
 HASHES = 3
 """Inputs that one category sets: of 64 there are 45,760 choices, so hardly any two categories make the same."""
-SPREAD = math.sqrt(12.0)
-"""One over the deviation of a place drawn uniformly from [0, 1]."""
 
 
 class Layout(NamedTuple):

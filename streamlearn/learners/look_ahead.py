@@ -20,7 +20,8 @@ from streamlearn.errors import ConfigError
 from streamlearn.inputs import Inputs
 from streamlearn.kernels.look_ahead_room import Weights, rates_of
 from streamlearn.learners.chunkwise import Chunkwise, MemorySettings
-from streamlearn.learners.compiled import CompiledLookAhead, is_compiled, layer_sizes, packed, unpacked
+from streamlearn.learners.compiled import is_compiled, layer_sizes, packed, unpacked
+from streamlearn.learners.look_ahead_compiled import CompiledLookAhead
 from streamlearn.learners.static import Drawn, Recipe, Report, StaticLookAhead
 from streamlearn.learners.task import Task
 from streamlearn.memory import Columns

@@ -14,19 +14,19 @@ import numpy as np
 
 from streamlearn.kernels import pool as kernel
 from streamlearn.kernels.presence import Verdicts
-from streamlearn.learners.members import label_law, partitions, plastic_mlp, quantile_ramps
+from streamlearn.learners.members import label_law, partitions, plastic_mlp, quantile_ramps, sliding_look_ahead
 from streamlearn.learners.members.columns import Columns
 from streamlearn.learners.members.columns import Settings as InputsSettings
 from streamlearn.learners.members.earlier import Earlier, pack, unpack
 from streamlearn.learners.members.kept import copies, put_back
 from streamlearn.learners.members.label_law import Settings as LawSettings
-from streamlearn.learners.members.look_ahead import NAME, SLOW, LookAhead
-from streamlearn.learners.members.look_ahead import Settings as LookAheadSettings
 from streamlearn.learners.members.member import Member, Rows, Size
 from streamlearn.learners.members.partitions import Settings as PartitionsSettings
 from streamlearn.learners.members.plastic_mlp import Settings as PlasticSettings
 from streamlearn.learners.members.presence import GateSettings, Presence
 from streamlearn.learners.members.quantile_ramps import Settings as RampsSettings
+from streamlearn.learners.members.sliding_look_ahead import SLOW, TwoSpeeds
+from streamlearn.learners.members.sliding_look_ahead import Settings as LookAheadSettings
 from streamlearn.learners.row_by_row import RowByRow
 from streamlearn.learners.task import Task
 from streamlearn.records import About, Answer, Answering, Array, State, no_evidence
@@ -44,6 +44,7 @@ Name = Literal[
     "label-law",
 ]
 MEMBERS: tuple[Name, ...] = get_args(Name)
+TWO_SPEEDS = sliding_look_ahead.NAME
 STEADY_RAMPS, STEADY_PARTITIONS = "steady-ramps", "steady-partitions"
 SETTLED_RAMPS, SETTLED_PARTITIONS = "settled-ramps", "settled-partitions"
 """The same at a tenth and at a hundredth of the rate: where a stream stays as it is, or is mostly noise, small steps end
@@ -151,20 +152,20 @@ class Pool(RowByRow):
             for part, (name, kind) in enumerate(KINDS.items())
             if name in settings.members
         }
-        self._network: LookAhead | None = None
-        if NAME in settings.members:
+        self._network: TwoSpeeds | None = None
+        if TWO_SPEEDS in settings.members:
             scaled = isinstance(self._inputs, Columns)
-            self._network = LookAhead(settings.sliding_look_ahead, self.size(20), task, scaled=scaled)
-            self._members[NAME] = self._network
-        self._voices = [*self._members, *((SLOW,) if NAME in self._members else ())]
+            self._network = TwoSpeeds(settings.sliding_look_ahead, self.size(20), task, scaled=scaled)
+            self._members[TWO_SPEEDS] = self._network
+        self._voices = [*self._members, *((SLOW,) if TWO_SPEEDS in self._members else ())]
         self._now = Weights(list(self._members), settings.weights)
         self._ever = self._fallback()
         self._presence = self._gate()
         self.memory_capacity = sum(member.memory_capacity for member in self._members.values())
 
     def _fallback(self) -> Weights | None:
-        names = [SLOW, *(name for name in (NAME, label_law.NAME) if name in self._members)]
-        return Weights(names, self.settings.weights) if NAME in self._members else None
+        names = [SLOW, *(name for name in (TWO_SPEEDS, label_law.NAME) if name in self._members)]
+        return Weights(names, self.settings.weights) if TWO_SPEEDS in self._members else None
 
     def _gate(self) -> Presence | None:
         size = self.size(21)
@@ -173,8 +174,8 @@ class Pool(RowByRow):
         return Presence(self.settings.gate, columns=size.inputs, seed=size.seed)
 
     def _run(self, rows: Rows, about: About) -> Array:
-        if about == "ever" and NAME in self._members:
-            return self._members[NAME].run(rows)[SLOW]
+        if about == "ever" and TWO_SPEEDS in self._members:
+            return self._members[TWO_SPEEDS].run(rows)[SLOW]
         return self._mixed(self._said(rows), rows, about=about)[0]
 
     def answer(self, x: Array) -> Answer:

@@ -28,29 +28,44 @@ SWITCH_INTERVAL_S = 0.0005
 log = structlog.get_logger()
 
 
-class Followers:
+class _Listening:
+    """What both hosts hold: the ports that are listened at."""
+
+    _socket: socket.socket | None = None
+    _grpc: Any = None
+
+    def _listen(self, service: Service) -> socket.socket:
+        """Errors: ConfigError when a port is in use."""
+        self._socket, self._grpc = ports(service.settings)
+        return self._socket
+
+    @property
+    def port(self) -> int:
+        """The port that is listened at, after `start`."""
+        if self._socket is None:
+            raise RuntimeError("the server was not started")
+        return int(self._socket.getsockname()[1])
+
+    @property
+    def grpc_port(self) -> int | None:
+        """The port of gRPC, after `start`; None where there is none."""
+        return None if self._grpc is None else int(self._grpc.port)
+
+    def _say(self, service: Service, *, processes: int) -> None:
+        log.info("server.listening", host=service.settings.host, port=self.port, grpc_port=self.grpc_port, processes=processes)
+
+
+class Followers(_Listening):
     """Server processes that share one listening socket, each started again when it dies. Publish once before `start`."""
 
     def __init__(self, service: Service, *, folder: Path, count: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self.restarts = 0
         self._service, self._folder, self._count, self._clock = service, folder, count, clock
         self._all = count + (service.requests is not None)  # the last answers questions that come as records
-        self._socket: socket.socket | None = None
-        self._grpc: Any = None
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-
-    @property
-    def port(self) -> int:
-        """The port that is listened at, after `start`."""
-        return _port(self._socket)
-
-    @property
-    def grpc_port(self) -> int | None:
-        """The port of gRPC, after `start`; None where there is none."""
-        return None if self._grpc is None else int(self._grpc.port)
 
     @property
     def pids(self) -> list[int]:
@@ -63,14 +78,13 @@ class Followers:
         Errors  ConfigError when the port is in use, or the sink of samples cannot be made.
         """
         self._service.application(Reference()).close()
-        self._socket, self._grpc = ports(self._service.settings)
+        self._listen(self._service)
         for old in self._folder.glob("follower-*.json"):
             old.unlink(missing_ok=True)
         for index in range(self._all):
             self._threads.append(threading.Thread(target=self._keep, args=(index,), name=f"follower-{index}", daemon=True))
             self._threads[-1].start()
-        listening = {"port": self.port, "grpc_port": self.grpc_port}
-        log.info("server.listening", host=self._service.settings.host, **listening, processes=self._count)
+        self._say(self._service, processes=self._count)
 
     def is_alive(self) -> bool:
         """Whether all of them run, as far as known now."""
@@ -139,30 +153,18 @@ class Followers:
         return [sys.executable, "-m", "streamlearn.serving.follower", *arguments]
 
 
-class InProcess:
+class InProcess(_Listening):
     """The same application in a thread of this process: for the demo, tests, one core, and programs that embed us."""
 
     def __init__(self, service: Service, current: Current) -> None:
         self._service, self._current = service, current
         self._application: Application | None = None
-        self._socket: socket.socket | None = None
-        self._grpc: Any = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._interval = sys.getswitchinterval()
         self._answers = False
         self._ready_or_ended = threading.Event()
-
-    @property
-    def port(self) -> int:
-        """The port that is listened at, after `start`."""
-        return _port(self._socket)
-
-    @property
-    def grpc_port(self) -> int | None:
-        """The port of gRPC, after `start`; None where there is none."""
-        return None if self._grpc is None else int(self._grpc.port)
 
     @property
     def counts(self) -> Counts:
@@ -179,16 +181,15 @@ class InProcess:
         """Listen and answer. Errors: ConfigError when the port is in use, or the sink of samples cannot be made."""
         application = self._service.application(self._current)
         self._application = application
-        self._socket, self._grpc = ports(self._service.settings)
+        sock = self._listen(self._service)
         self._interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)  # else each answer waits 5 ms for a learner that runs pure Python
-        self._thread = threading.Thread(target=self._run, args=(application, self._socket), name="server", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(application, sock), name="server", daemon=True)
         self._thread.start()
         self._ready_or_ended.wait()
         if not self._answers:
             raise StreamlearnError("the server ended while it started: see the log")
-        listening = {"port": self.port, "grpc_port": self.grpc_port}
-        log.info("server.listening", host=self._service.settings.host, **listening, processes=0)
+        self._say(self._service, processes=0)
 
     def is_alive(self) -> bool:
         """Whether its thread runs."""
@@ -235,9 +236,3 @@ class InProcess:
 def _close(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         process.stdin.close()
-
-
-def _port(sock: socket.socket | None) -> int:
-    if sock is None:
-        raise RuntimeError("the server was not started")
-    return int(sock.getsockname()[1])

@@ -33,7 +33,7 @@ class Settings(SlidingLookAhead.Settings):
     fast_share: float = other(SlidingLookAhead.Settings, "fast_share", 0.5)
 
 
-class LookAhead:
+class TwoSpeeds:
     """A `SlidingLookAhead` on rows as members see them. Two answers: `sliding-look-ahead` and `slow`."""
 
     def __init__(self, settings: SlidingLookAhead.Settings, size: Size, task: Task, *, scaled: bool) -> None:
