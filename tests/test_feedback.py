@@ -1,16 +1,19 @@
 """Late labels by HTTP and from a second source, and answers that were really given."""
 
 import json
+import threading
 import urllib.request
 
 import msgspec
 import numpy as np
 import pytest
+import structlog
 
 import connectors
 from benchmarks.testbed.fakes import MemorySource
 from benchmarks.testbed.ports import free_ports
 from benchmarks.testbed.small import configured, samples
+from benchmarks.testbed.waiting import DEADLINE_S
 from connectors.together import Beside, TogetherSource
 from streamlearn import decode
 from streamlearn.errors import SinkError, SourceError
@@ -72,11 +75,16 @@ def test_feedback_needs_somewhere_to_go_and_the_same_leave_as_samples():
     assert post(answering(samples=broken), FEEDBACK, one).status_code == 503
 
 
-def test_answers_are_recorded_with_the_id_of_each_row_and_lost_ones_are_counted():
-    written = []
+def two_rows():
+    """A question with an id, and its answer."""
     question = Question(np.array([[1, 2], [3, 4]], np.float32), (Wanted("label", False),), "q", "auto")
     probabilities = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
-    answer = Answer(9, LabelTexts.of(("x", 7)), np.array([1, 0]), probabilities)
+    return question, Answer(9, LabelTexts.of(("x", 7)), np.array([1, 0]), probabilities)
+
+
+def test_answers_are_recorded_with_the_id_of_each_row_and_lost_ones_are_counted():
+    written = []
+    question, answer = two_rows()
     records = AnswerRecords(written.extend)
     records.take(question, answer, ("x", 7))
     records.close()
@@ -96,6 +104,25 @@ def test_answers_are_recorded_with_the_id_of_each_row_and_lost_ones_are_counted(
     records.take(question, answer, ("x", 7))
     records.close()
     assert records.lost == 2
+
+
+def test_answers_for_which_there_is_no_room_are_lost_and_the_log_says_so_ever_more_rarely():
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow(_):
+        begun.set()
+        goes_on.wait(DEADLINE_S)
+
+    records = AnswerRecords(slow, queued=1)
+    records.take(*two_rows(), ("x", 7))
+    assert begun.wait(DEADLINE_S)
+    with structlog.testing.capture_logs() as said:
+        for _ in range(1 + 5):  # for one there is room
+            records.take(*two_rows(), ("x", 7))
+    goes_on.set()
+    records.close()
+    assert records.lost == 2 * 5
+    assert [(line["event"], line["lost"]) for line in said] == [("answers.not_written", lost) for lost in (2, 4, 8)]
 
 
 def test_two_sources_are_one_and_what_comes_from_that_of_labels_is_marked():

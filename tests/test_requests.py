@@ -27,7 +27,7 @@ from streamlearn.serving.service import RequestsFrom, Service
 from streamlearn.serving.settings import Settings
 from streamlearn.snapshot import FilePublisher, Reference
 
-JSON_LENGTH = "inference-header-content-length"
+JSON_LENGTH = "inference-header-content-length"  # as clients write it
 
 
 def endpoint(number=7, **limits):

@@ -43,12 +43,13 @@ def read_feedback(body: bytes, *, max_rows: int) -> list[Message]:
 class AnswerRecords:
     """Writes what was answered to questions with an id, in a thread of its own: no answer waits for it.
 
-    Row i of a request of several rows has the id `ID/i`. What does not fit into the queue, or cannot be written, is counted
-    as lost: the learner then scores the answer that it gave itself when the sample came.
+    Row i of a request of several rows has the id `ID/i`. What does not fit into the queue, or cannot be written, is lost,
+    and the log says so: the learner then scores the answer that it gave itself when the sample came.
     """
 
     def __init__(self, write: WriteSamples, *, queued: int = QUEUED) -> None:
-        self.lost = 0
+        self.lost = 0  # rows
+        self._overflows = 0  # questions
         self._write = write
         self._queue: queue.Queue[list[Message] | None] = queue.Queue(queued)
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
@@ -62,6 +63,9 @@ class AnswerRecords:
             self._queue.put_nowait(_messages(question, answer, labels))
         except queue.Full:
             self.lost += len(question.x)
+            self._overflows += 1
+            if self._overflows.bit_count() == 1:  # the 1st, 2nd, 4th, …: each question may be one
+                log.warning("answers.not_written", error=f"{self._queue.maxsize} wait to be written", lost=self.lost)
 
     def close(self) -> None:
         """Write what is queued."""

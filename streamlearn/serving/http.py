@@ -19,7 +19,7 @@ from streamlearn.serving.counts import Counts
 from streamlearn.serving.description import openapi
 from streamlearn.serving.endpoint import Endpoint
 from streamlearn.serving.feedback import read_feedback
-from streamlearn.serving.open_inference import json_length, read_question, write_answer
+from streamlearn.serving.open_inference import JSON_LENGTH, json_length, read_question, write_answer
 from streamlearn.serving.repository import Repository, index_of, read_index, read_load
 from streamlearn.serving.routes import Handler, NotRoutedError, Receive, Request, Response, Routes, Scope, Send
 from streamlearn.serving.samples import WriteSamples, read_samples
@@ -27,7 +27,6 @@ from streamlearn.serving.served import Served
 from streamlearn.serving.tensors import RequestError
 
 DESCRIPTION = "/openapi.json"
-JSON_LENGTH = "inference-header-content-length"
 RETRY_AFTER = {"retry-after": "1"}
 
 log = structlog.get_logger()

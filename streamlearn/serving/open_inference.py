@@ -19,6 +19,7 @@ from streamlearn.serving.named_tensors import named_inputs, named_rows
 from streamlearn.serving.tensors import INPUT, Input, Parameters, RequestError, features
 
 __all__ = [
+    "JSON_LENGTH",
     "OUTPUTS",
     "Answer",
     "LabelTexts",
@@ -36,6 +37,8 @@ __all__ = [
     "write_answer",
 ]
 
+JSON_LENGTH = "inference-header-content-length"
+"""Header that tells how many bytes of a body are JSON, before raw tensors."""
 OUTPUTS = ("label", "probabilities", "labels", "top_labels", "top_probabilities", "set_labels", "set_sizes")
 ABOUT: tuple[About, ...] = get_args(About)
 TOP_K = 5
@@ -132,7 +135,7 @@ def read_question(
 
 
 def json_length(text: str | None) -> int | None:
-    """Bytes of JSON, as the header `inference-header-content-length` tells them. Errors: RequestError (400)."""
+    """Bytes of JSON, as the header `JSON_LENGTH` tells them. Errors: RequestError (400)."""
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 16):

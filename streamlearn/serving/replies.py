@@ -10,10 +10,9 @@ import msgspec
 from streamlearn.logs import carrying
 from streamlearn.records import Headers, Message, Record
 from streamlearn.serving.endpoint import Endpoint
-from streamlearn.serving.open_inference import json_length, read_question, write_answer
+from streamlearn.serving.open_inference import JSON_LENGTH, json_length, read_question, write_answer
 from streamlearn.serving.tensors import RequestError
 
-JSON_LENGTH = "inference-header-content-length"
 CORRELATION = ("correlation-id", "kafka_correlationId", "traceparent", "tracestate")
 """Headers of a question that its reply bears too: ours, Spring's, and those of W3C Trace Context."""
 PLACE = "streamlearn-request"
