@@ -26,7 +26,7 @@ daemon's own mean retention at the end, as the page shows it. `er` holds 1,000 d
 best of those tried on background characters that were held out of meta-training. Times were taken on a machine that did other
 things too: compare `cost` and `meta_speed`. A row that is not there was not run.
 
-![the page when the stream has ended, streaming-lda begun warm](worked_example.png)
+![the page when the stream has ended, streaming-lda begun from supervised features](worked_example.png)
 """
 
 
