@@ -6,7 +6,7 @@ get their gradient through both losses in order 2, and through the query alone i
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,10 @@ class Lessons(NamedTuple):
     def at(self, episode: int) -> "Lessons":
         """One of them, still stacked."""
         return Lessons(*(part[episode : episode + 1] for part in self))
+
+    def alone(self, episode: int) -> "Lessons":
+        """One of them, not stacked: support_x [s, *shape], …"""
+        return Lessons(*(part[episode] for part in self))
 
 
 class Plan(NamedTuple):
@@ -76,10 +80,7 @@ def second_order(parts: Parts, params: Params, lessons: Lessons, plan: Plan) -> 
         fast = adapted(parts, params, labelled(x[:count], lesson.support_y), plan)
         return parts.loss({**params, **fast}, labelled(x[count:], lesson.query_y))
 
-    def mean(params: Params) -> Tensor:
-        return torch.func.vmap(after, (None, 0))(params, lessons).mean()
-
-    grads, loss = torch.func.grad_and_value(mean)(params)
+    loss, grads = _gradient(lambda params: _each(lambda _, lesson: after(params, lesson), {}, lessons).mean(), params)
     return Meta(loss, grads)
 
 
@@ -91,10 +92,10 @@ def first_order(parts: Parts, params: Params, lessons: Lessons, plan: Plan) -> M
             x = parts.prepare(params, lesson.query_x)
             return parts.loss({**params, **fast}, labelled(x, lesson.query_y))
 
-        return torch.func.vmap(one)(fast, lessons).mean()
+        return _each(one, fast, lessons).mean()
 
     fast = each_adapted(parts, params, lessons, plan)
-    (grads, ends), loss = torch.func.grad_and_value(query_loss, argnums=(0, 1))(params, fast)
+    loss, grads, ends = _gradient(query_loss, params, fast)
     return Meta(loss, {name: g + ends[name].sum(0) if name in ends else g for name, g in grads.items()})
 
 
@@ -108,7 +109,7 @@ def interpolated(parts: Parts, params: Params, lessons: Lessons, plan: Plan) -> 
     def one(fast: Params, lesson: Lessons) -> Tensor:
         return parts.loss({**params, **fast}, labelled(parts.prepare(params, lesson.query_x), lesson.query_y))
 
-    loss = torch.func.vmap(one)(fast, lessons).mean()
+    loss = _each(one, fast, lessons).mean()
     return Meta(loss, {n: p - fast[n].mean(0) if n in fast else torch.zeros_like(p) for n, p in params.items()})
 
 
@@ -121,4 +122,24 @@ def each_adapted(parts: Parts, params: Params, lessons: Lessons, plan: Plan) -> 
         x = parts.prepare(params, lesson.support_x)
         return adapted(parts, params, labelled(x, lesson.support_y), plan)
 
-    return torch.func.vmap(one)(lessons)
+    if len(lessons.support_y) > 1:
+        return torch.func.vmap(one)(lessons)
+    return {name: p[None] for name, p in one(lessons.alone(0)).items()}
+
+
+def _gradient(loss: Callable[..., Tensor], *arguments: Params) -> tuple[Any, ...]:
+    """A loss, and its gradient in each argument. By plain autograd: `torch.func.grad` has it that the way back can be
+    differentiated once more, for which a norm takes five passes in place of one."""
+    with torch.enable_grad():
+        inputs = [{name: p.detach().requires_grad_() for name, p in argument.items()} for argument in arguments]
+        value = loss(*inputs)
+        flat = [p for argument in inputs for p in argument.values()]
+        grads = iter(torch.autograd.grad(value, flat, materialize_grads=True, allow_unused=True))
+    return value.detach(), *({name: next(grads) for name in argument} for argument in inputs)
+
+
+def _each(one: Callable[[Params, Lessons], Tensor], fast: Params, lessons: Lessons) -> Tensor:
+    """`one` of each episode and of its fast weights. For a batch of a single one `vmap` would make more passes over memory."""
+    if len(lessons.support_y) > 1:
+        return torch.func.vmap(one)(fast, lessons)
+    return one({name: p[0] for name, p in fast.items()}, lessons.alone(0))[None]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from streamlearn.errors import ConfigError
 
@@ -55,13 +56,15 @@ class Split(nn.Module):
         """[n, *shape] → [n, features]."""
         x = x.unsqueeze(1) if x.dim() == 3 else x
         for block, conv, norm in zip(self.blocks, self.convs, self.norms, strict=True):
-            x = torch.relu(norm(conv(x)))
-            x = torch.nn.functional.max_pool2d(x, 2) if block.pool else x
+            x = norm(conv(x))
+            x = torch.relu(
+                functional.max_pool2d(x, 2) if block.pool else x
+            )  # the same in either order; of a quarter, less work
         return x.flatten(1)
 
 
 class ImageNorm(nn.Module):
-    """Each channel of each image for itself. Written out, so that `vmap` and second derivatives pass through it."""
+    """Each channel of each image for itself: a group norm with a group for each channel, which torch has in one pass."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -70,9 +73,7 @@ class ImageNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, channels, height, width] → the same."""
-        variance, mean = torch.var_mean(x, dim=(-2, -1), correction=0, keepdim=True)
-        gain = torch.rsqrt(variance + 1e-5) * self.weight[:, None, None]
-        return (x - mean) * gain + self.bias[:, None, None]
+        return functional.group_norm(x, len(self.weight), self.weight, self.bias)
 
 
 def _check_size(shape: Sequence[int], layout: str) -> None:
