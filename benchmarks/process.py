@@ -50,7 +50,11 @@ class Daemon:
         self.config.write_text(yaml.safe_dump(values, sort_keys=False))
 
     def __enter__(self) -> "Daemon":
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)  # else a daemon that was too slow would run on
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -65,7 +69,7 @@ class Daemon:
             raise RuntimeError("the daemon was not started")
         return self._process.pid
 
-    def start(self, *, within_s: float = 60.0) -> float:
+    def start(self, *, within_s: float = 180.0) -> float:
         """Seconds until it is ready to answer. Errors: RuntimeError with the end of its log when it is not."""
         began = time.monotonic()
         with self._log.open("ab") as log:

@@ -14,7 +14,8 @@ INTRODUCTION = """# A warm start, and the same daemon cold
 Evaluation characters of Omniglot, which meta-training never saw, one after another in random order: 15 drawings each, one
 drawing an update, once. Each row is a daemon of its own, `streamlearn run`, whose endpoint is asked for 5 other drawings of
 each character. `oml` and `supervised-views` begin from what `streamlearn meta-train` made of the background characters, with
-OML (ten minutes of one core) and with `supervised` and `corpus.views` (37): the head alone learns. `cold` is the same
+OML (ten minutes of one core) and with `supervised` and `corpus.views` (37; the file is that of `benchmarks.omniglot`, 64
+channels, by the same trainer): the head alone learns. `cold` is the same
 configuration without a warm start: the same network, drawn at random, all of it plastic (`nearest-mean` and `streaming-lda`
 cold take the pixels). A tenth of the drawings of a character after its tenth go to the probe (`probe.share: 0.1`), which the
 learner never sees.

@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import os
 import sys
 
 import numpy as np
 import pytest
 import yaml
 
-from benchmarks import worked_example
+from benchmarks import process, worked_example
 from benchmarks.images import Images
 from benchmarks.omniglot_plan import HEADS, VIEWS, Width
 from benchmarks.omniglot_trunks import corpus, trunk
@@ -87,6 +88,16 @@ def test_step_sizes_are_compared_on_characters_held_out_of_meta_training(source,
     held = np.concatenate(corpus(source, 0).held_out)
     assert all(np.isin(near.taught, held).all() for _, _, near in seen)
     assert all((made.task.start is not None) == (kind == "oml") for made, _, _ in seen)
+
+
+def test_a_daemon_that_is_too_slow_to_start_does_not_run_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "PROGRAM", [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setitem(process.Daemon.start.__kwdefaults__, "within_s", 0.2)
+    daemon = process.Daemon({}, tmp_path)
+    with pytest.raises(RuntimeError, match="not ready"), daemon:
+        pass
+    with pytest.raises(ProcessLookupError):
+        os.kill(daemon.pid, 0)
 
 
 def cell(met, new, **changes):
