@@ -19,7 +19,7 @@ from streamlearn.records import Answering, Array, Json, Snapshot
 from streamlearn.schema import Schema
 
 FILE = "snapshot.safetensors"
-SCHEMA = "3"
+SCHEMA = "4"
 
 
 def write(snapshot: Snapshot, folder: Path) -> Path:

@@ -22,8 +22,7 @@ from streamlearn.learners.task import Task
 from streamlearn.models.classifier import ModelSettings
 from streamlearn.records import Answering, Batch, Snapshot
 from streamlearn.schema import Column, Schema
-from streamlearn.serving.forms.columns import shown
-from streamlearn.serving.forms.pool import present
+from streamlearn.serving.forms.pool import logits
 from streamlearn.snapshot import FilePublisher
 from tests.test_forms import OWN
 
@@ -145,9 +144,9 @@ def test_it_says_what_predict_says(made, tmp_path, name, suffix, about):
 def test_among_what_the_pool_was_tried_on_are_rows_of_both_kinds(made):
     """Else nothing would be said of its fallback."""
     _, snapshot = made("pool of named columns")
-    served = snapshot.answering
-    found = present(served.arrays, shown(served.arrays, served.settings, questions(snapshot, 50)))
-    assert set(found.tolist()) == {True, False}
+    served, x = snapshot.answering, questions(snapshot, 50)
+    now, auto = (logits(served.arrays, {**served.settings, "about": about}, x) for about in ("now", "auto"))
+    assert set((now == auto).all(1).tolist()) == {True, False}
 
 
 def test_an_own_module_needs_its_factory_named(tmp_path):

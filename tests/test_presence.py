@@ -1,4 +1,4 @@
-"""The presence gate against densities computed from all rows at once, and its cost to a stream that asks about its present."""
+"""The presence gate against densities and spreads computed from all rows at once, and its cost to a stream of the present."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from streamlearn.kernels.presence import LEAST, RIDGE
+from streamlearn.kernels.presence import LEAST, LEAST_SPREAD, RIDGE, Verdicts
 from streamlearn.learners.members.presence import GateSettings, Presence
 from streamlearn.records import Array
 
@@ -16,6 +16,12 @@ HALF_LIFE, EVERY, WINDOW = 40.0, 10, 50
 def presence(columns: int, **options: Any) -> Presence:
     settings = GateSettings(**{"half_life": HALF_LIFE, "every": EVERY, "window": WINDOW, **options})
     return Presence(settings, columns=columns, seed=7)
+
+
+def run(made: Presence, rows: Array, *, learned: bool = True, leads: Array | None = None) -> Verdicts:
+    """All rows learned or none; without leads, those of pools that are always as sure as each other."""
+    count = len(rows)
+    return made.run(rows, np.zeros(count) if leads is None else leads, np.full(count, learned))
 
 
 def wandering(count: int, columns: int, seed: int = 0) -> Array:
@@ -44,21 +50,58 @@ def scores(before: Array, asked: Array, shrinkage: float) -> Array:
     return found
 
 
+def spreads(values: Array, window: int) -> Array:
+    """Of the columns of `values`, each row weighed by its age."""
+    weights = (1 - 1 / window) ** np.arange(len(values))[::-1]
+    mean = np.average(values, 0, weights)
+    found: Array = np.sqrt(np.average((values - mean) ** 2, 0, weights))
+    return found
+
+
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3])
-def test_scores_are_those_of_densities_computed_from_all_rows_at_once(shrinkage: float) -> None:
+def test_scores_are_those_of_densities_and_spreads_computed_from_all_rows_at_once(shrinkage: float) -> None:
     rows = wandering(EVERY + WINDOW, 4)
-    made = presence(4, shrinkage=shrinkage)
-    made.run(rows, np.ones(len(rows), bool))
+    leads = np.random.default_rng(1).normal(size=len(rows))
+    made = presence(4, shrinkage=shrinkage, lead=0.7)
+    run(made, rows, leads=leads)
     kept = made.state().arrays["scores"]
+    likelihoods = np.zeros(len(rows))
     for n in range(EVERY, len(rows)):
-        known = rows[: n - n % EVERY].astype(np.float64)
-        np.testing.assert_allclose(kept[n - EVERY], scores(known, rows[n : n + 1], shrinkage), rtol=1e-8, atol=1e-8)
+        read = n - n % EVERY
+        likelihoods[n : n + 1] = scores(rows[:read].astype(np.float64), rows[n : n + 1], shrinkage)
+        made_of = np.stack([likelihoods, leads], axis=1)
+        spread = spreads(made_of[EVERY:read], WINDOW) if read > EVERY else np.ones(2)
+        expected = made_of[n] / np.maximum(spread, LEAST_SPREAD) @ [1.0, 0.7]
+        np.testing.assert_allclose(kept[n - EVERY], expected, rtol=1e-8, atol=1e-8)
+
+
+def test_of_rows_alike_those_of_which_the_present_pool_is_less_sure_are_past() -> None:
+    random = np.random.default_rng(0)
+    rows, leads = random.normal(size=(3000, 3)).astype(np.float32), random.normal(size=3000)
+    made = presence(3, quantile=0.1, window=500, half_life=200)
+    run(made, rows, leads=leads)
+    asked = np.zeros((3, 3), np.float32)
+    found = run(made, asked, learned=False, leads=np.array([4.0, 0.0, -8.0]))
+    np.testing.assert_allclose(np.diff(found.scores), np.diff([4.0, 0.0, -8.0]) * 0.5 / leads.std(), rtol=0.15)
+    assert found.here.tolist() == [True, True, False]
+
+
+def test_pools_that_are_always_as_sure_as_each_other_are_told_apart_by_likelihood_alone() -> None:
+    """A lead within a hair of what it always was is no evidence."""
+    rows = wandering(200, 3)
+    made = presence(3)
+    run(made, rows, leads=np.full(200, 0.25))
+    asked = run(made, rows[-2:], learned=False, leads=np.array([0.25, 0.2501])).scores
+    plain = presence(3, lead=0.0)
+    run(plain, rows)
+    likelihood = run(plain, rows[-2:], learned=False).scores
+    np.testing.assert_allclose(np.diff(asked), np.diff(likelihood), atol=0.006)
 
 
 def test_the_threshold_is_the_quantile_of_the_last_scores() -> None:
     rows = wandering(EVERY + 2 * WINDOW, 3)
     made = presence(3, quantile=0.2)
-    made.run(rows, np.ones(len(rows), bool))
+    run(made, rows)
     arrays = made.state().arrays
     assert arrays["threshold"][0] == np.sort(arrays["scores"])[int(0.2 * WINDOW)]
     assert (arrays["scores"] != 0).all()
@@ -67,7 +110,7 @@ def test_the_threshold_is_the_quantile_of_the_last_scores() -> None:
 def test_nothing_is_past_before_the_window_is_full() -> None:
     rows = wandering(EVERY + WINDOW - 1, 3)
     made = presence(3, quantile=0.5)
-    assert made.run(rows, np.ones(len(rows), bool)).here.all()
+    assert run(made, rows).here.all()
     assert not made.arrays()
 
 
@@ -76,7 +119,7 @@ def test_a_stream_that_asks_about_its_present_loses_no_more_than_the_quantile(co
     """Within three standard deviations of a share of 2,000 rows by a threshold read from 1,000."""
     rows = np.random.default_rng(0).normal(size=(4000, columns)).astype(np.float32)
     made = presence(columns, quantile=0.1, half_life=300, window=1000, every=25, directions=16)
-    past = 1 - made.run(rows, np.ones(len(rows), bool)).here[2000:].mean()
+    past = 1 - run(made, rows).here[2000:].mean()
     assert abs(past - 0.1) < 3 * np.sqrt(0.1 * 0.9 * (1 / 1000 + 1 / 2000))
 
 
@@ -85,9 +128,9 @@ def test_rows_of_long_ago_are_told_from_those_of_now(columns: int) -> None:
     random = np.random.default_rng(0)
     old, new = (random.normal(size=(1500, columns)) + centre for centre in (-1.5, 1.5))
     made = presence(columns, half_life=200, directions=16)
-    made.run(np.concatenate([old, new]).astype(np.float32), np.ones(3000, bool))
+    run(made, np.concatenate([old, new]).astype(np.float32))
     asked = np.concatenate([old[:200], new[-200:]]).astype(np.float32)
-    here = made.run(asked, np.zeros(400, bool)).here
+    here = run(made, asked, learned=False).here
     assert here[:200].mean() < 0.05
     assert here[200:].mean() > 0.8
 
@@ -95,16 +138,16 @@ def test_rows_of_long_ago_are_told_from_those_of_now(columns: int) -> None:
 def test_a_column_that_never_varies_is_no_evidence() -> None:
     rows = np.concatenate([wandering(200, 2), np.zeros((200, 1), np.float32)], axis=1)
     made = presence(3)
-    made.run(rows, np.ones(200, bool))
+    run(made, rows)
     assert np.isfinite(made.state().arrays["scores"]).all()
 
 
 def test_asking_changes_nothing_and_no_row_is_kept() -> None:
     rows = wandering(200, 40)
     made = presence(40, directions=8)
-    made.run(rows, np.ones(200, bool))
+    run(made, rows)
     before = made.state().arrays
-    made.run(rows + 3, np.zeros(200, bool))
+    run(made, rows + 3, learned=False)
     for name, array in made.state().arrays.items():
         np.testing.assert_array_equal(array, before[name])
         assert 40 not in array.shape

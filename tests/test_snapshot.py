@@ -148,13 +148,13 @@ def test_lying_headers_are_refused(tmp_path, header):
 def of_another_schema(folder, number=0):
     """A snapshot in place as a later version of this program may write it."""
     path = write(snapshot_of(number), folder)
-    path.write_bytes(path.read_bytes().replace(b'"schema":"3"', b'"schema":"4"'))
+    path.write_bytes(path.read_bytes().replace(b'"schema":"4"', b'"schema":"5"'))
     return path
 
 
 def test_another_schema_names_itself(tmp_path):
     path = of_another_schema(tmp_path)
-    with pytest.raises(SnapshotError, match="written by schema '4', this program reads '3'"):
+    with pytest.raises(SnapshotError, match="written by schema '5', this program reads '4'"):
         read(path)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import streams, streams_baselines, streams_paper, streams_report
+from benchmarks import streams, streams_baselines, streams_paper, streams_report, streams_speed
 from benchmarks.images import digits
 from benchmarks.stream_data import AT_ONCE, Labels, Stream, accuracy, arrivals, kappa, met
 from benchmarks.streams_report import Cell, Line, lines, ranks, report
@@ -63,12 +63,12 @@ def test_accuracy_and_kappa_by_hand() -> None:
     assert met(np.array([7, 3, 7, 9])).tolist() == [0, 1, 0, 2]
 
 
-def cell(value: float, speed: float = 100.0, **more: Any) -> dict[str, Any]:
-    return {"accuracy": value, "kappa": 0.0, "samples_per_s": speed, "state_bytes": 1 << 20, "whole": True, **more}
+def cell(value: float, **more: Any) -> dict[str, Any]:
+    return {"accuracy": value, "kappa": 0.0, "state_bytes": 1 << 20, "whole": True, **more}
 
 
 def line(own: float, *others: float) -> Line:
-    return Line("wisdm", 10, [cell(own)], dict(zip(streams_report.METHODS, map(cell, others), strict=False)))
+    return Line("wisdm", 10, [cell(own)], dict(zip(streams_report.METHODS, map(cell, others), strict=False)), None)
 
 
 def test_margins_and_ranks_by_hand() -> None:
@@ -81,7 +81,7 @@ def test_margins_and_ranks_by_hand() -> None:
 def test_a_margin_over_baselines_that_were_not_all_run_is_left_empty() -> None:
     assert np.isnan(line(90, 80, 85).margin())
     theirs = [Cell("wisdm", "no-change", "", 10, cell(80))]
-    page = "\n".join(report([Cell("wisdm", "pool", "", 10, cell(90))], theirs, "pool"))
+    page = "\n".join(report([Cell("wisdm", "pool", "", 10, cell(90))], theirs, "pool", {}))
     assert "nan" not in page
     assert "| 80.00 |  |" in page
 
@@ -94,9 +94,9 @@ def test_lengths_are_not_mixed_and_served_answers_stand_beside_the_learners() ->
         Cell("wisdm", "pool", "served-10", 10, cell(77.77)),
         Cell("wisdm", "pool", "served-10", 5, cell(11.11)),
     ]
-    (found,) = lines(ours, [], "pool", whole=True)
+    (found,) = lines(ours, [], "pool", {}, whole=True)
     assert (found.rows, found.accuracy) == (10, 91.0)
-    page = "\n".join(report(ours, [], "pool"))
+    page = "\n".join(report(ours, [], "pool", {}))
     assert "77.77" in page
     assert "100 rows/s: 77.77 in the mean of 1 streams, where the learner's own answers are right in 91.00; at worst" in page
     assert "11.11" not in page
@@ -111,15 +111,33 @@ def test_late_labels_are_compared_at_one_length_and_means_are_over_streams() -> 
         Cell("outdoor", "pool", "", 10, cell(80)),
     ]
     theirs = [Cell("wisdm", "hat", "late-1000", 10, cell(51)), Cell("wisdm", "arf10", "late-1000", 10, cell(47))]
-    page = list(report(ours, theirs, "pool"))
+    page = list(report(ours, theirs, "pool", {}))
     assert "| 1,000 rows | 52.50 |  |  |" in page  # of both streams; at once, the other one is missing
     assert "| at once |  |  |  |" in page
     assert "| wisdm |  |  |  | 45.00 ± 7.07 · 51.00 hat |  |" in page
     assert "| outdoor | 80.00 |  |  | 60.00 |  |" in page
 
 
+def test_speeds_stand_beside_whole_streams_alone() -> None:
+    speed = {"wisdm": {"pool": [1, 2000.4, 3], "arf10": [1, 500.2, 3], "ratio": [1, 4.04, 9]}}
+    ours = [Cell("wisdm", "pool", "", 10, cell(90)), Cell("outdoor", "pool", "", 10, cell(80))]
+    page = list(report(ours, [], "pool", speed))
+    whole, first = (row for row in page if row.startswith("| wisdm"))
+    assert whole.endswith("| 2,000 | 500 | 4.0 | 1.0 | 1 |")
+    assert first.endswith("|  |  |  | 1.0 | 1 |")
+    assert "\nRows a second over those of ARF: 4.0 in the median, 4.0 at least.\n" in page
+
+
+def test_both_sides_of_the_speed_benchmark_learn_the_same_rows_in_turns() -> None:
+    found = streams_speed.compared(runs_of_labels(1100), 0)
+    assert found["turns"] == 2
+    for name in ("pool", "arf10", "ratio"):
+        assert len(found[name]) == 3
+        assert 0 < found[name][0] <= found[name][1] <= found[name][2]
+
+
 def test_results_in_the_repository_are_read(tmp_path: Path) -> None:
-    for name in ("streams", "streams_baselines", "streams_paper"):
+    for name in ("streams", "streams_baselines", "streams_paper", "streams_speed"):
         (tmp_path / f"{name}.json").write_bytes((streams_report.RESULTS / f"{name}.json").read_bytes())
     assert streams_report.main(["--folder", str(tmp_path)]) == 0
     assert (tmp_path / "streams.md").read_text() == (streams_report.RESULTS / "streams.md").read_text()

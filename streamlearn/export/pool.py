@@ -39,7 +39,8 @@ class Pool(nn.Module):
         now = self._mixed(answers, "now")
         if self.presence is None:
             return now
-        return torch.where(self.presence(rows)[:, None], now, self._mixed(answers, "ever"))
+        ever = self._mixed(answers, "ever")
+        return torch.where(self.presence(rows, now.amax(1) - ever.amax(1))[:, None], now, ever)
 
     def _mixed(self, answers: Mapping[str, Tensor], pool: str) -> Tensor:
         names = self.pools[pool]
@@ -57,21 +58,23 @@ class Pool(nn.Module):
 
 
 class Presence(nn.Module):
-    """bool [n]: rows that resemble the present. See `forms.pool.present`."""
+    """bool [n]: rows that resemble the present. See `forms.pool.likelihood`."""
 
     def __init__(self, arrays: Arrays) -> None:
         super().__init__()
         directions = arrays["presence.directions"]
         self.is_turned = len(directions) > 0
         self.threshold = float(arrays["presence.threshold"][0])
+        self.per_likelihood, self.per_lead = (float(per) for per in arrays["presence.per"])
         self.volumes = [float(volume) for volume in arrays["presence.volume"]]
         for name in ("directions", "centre", "whiten"):
             self.register_buffer(name, kept(np.asarray(arrays[f"presence.{name}"], np.float64)))
 
-    def forward(self, rows: Rows) -> Tensor:
+    def forward(self, rows: Rows, leads: Tensor) -> Tensor:
         z = rows.z.double()
         seen = z @ self.get_buffer("directions") if self.is_turned else z
-        return self._density(seen, 0) - self._density(seen, 1) >= self.threshold
+        likelihood = self._density(seen, 0) - self._density(seen, 1)
+        return self.per_likelihood * likelihood + self.per_lead * leads >= self.threshold
 
     def _density(self, seen: Tensor, which: int) -> Tensor:
         away = (seen - self.get_buffer("centre")[which]) @ self.get_buffer("whiten")[which]

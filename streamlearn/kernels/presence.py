@@ -1,7 +1,8 @@
 """Whether a row resembles the present: a Gaussian of the newest rows and one of all rows, compared; compiled, row by row.
 
-A row's score is the log of how much likelier it is under the first than under the second. Densities are read anew every few
-rows, and a row is scored by the last reading. Nothing of a row itself is kept.
+A row's score is the log of how much likelier it is under the first than under the second, and beside it the lead: how much
+surer the present pool is of its answer than the fallback. Both count in units of their usual spread. Densities and spreads
+are read anew every few rows, and a row is scored by the last reading. Nothing of a row itself is kept.
 """
 
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from streamlearn.kernels.rows import add
 from streamlearn.records import Array
 
 NEWEST, ALL = 0, 1
+LIKELIHOOD, LEAD = 0, 1
 
 
 class Moments(NamedTuple):
@@ -23,15 +25,31 @@ class Moments(NamedTuple):
     scatter: Array  # [2, directions, directions]: faded sums of products of deviations, on and above the diagonal
 
 
+class Spread(NamedTuple):
+    """Of what scores are made of, over the last rows learned. float64."""
+
+    weight: Array  # [1]: faded number of rows
+    mean: Array  # [2]: of the likelihood, and of the lead
+    square: Array  # [2]: mean squared deviation
+
+
 class Reading(NamedTuple):
-    """Densities as they were last read, and what their scores were. float64 but for `progress`."""
+    """Densities and spreads as they were last read, and what their scores were. float64 but for `progress`."""
 
     centre: Array  # [2, directions]
     factor: Array  # [2, directions, directions]: upper triangular U, UᵀU the covariance
     volume: Array  # [2]: log of the determinant of U
+    per: Array  # [2]: what a unit of the likelihood, and one of the lead, adds to a score
     scores: Array  # [window]: ring of the scores of the last rows learned
     threshold: Array  # [1]; the least number there is until the ring is full
     progress: Array  # int64 [1]: rows learned
+
+
+class Asked(NamedTuple):
+    """Rows to be judged. float64."""
+
+    rows: Array  # [n, directions]
+    leads: Array  # [n]
 
 
 class Verdicts(NamedTuple):
@@ -48,10 +66,13 @@ class Gate(NamedTuple):
     shrinkage: float  # share by which products of different directions are taken for less
     quantile: float
     every: int  # rows between two readings
+    lead: float  # weight of the lead beside one of the likelihood
 
 
 RIDGE, LEAST = 1e-3, 1e-9
 """Of the mean variance over all rows, added to each direction; and beside it, where nothing varies."""
+LEAST_SPREAD = 0.01
+"""Nats that a spread is taken for where it is less: what hardly ever varies is no evidence by a hair."""
 
 
 @compiled
@@ -99,6 +120,13 @@ def read(moments: Moments, shrinkage: float, reading: Reading) -> None:
 
 
 @compiled
+def _read_spread(spread: Spread, gate: Gate, reading: Reading) -> None:
+    for which in range(2):
+        reading.per[which] = 1.0 / max(np.sqrt(spread.square[which]), LEAST_SPREAD)
+    reading.per[LEAD] *= gate.lead
+
+
+@compiled
 def log_density(row: Array, which: int, reading: Reading, away: Array) -> float:
     """But for a constant. `away` is room for as many numbers as `row` has."""
     upper, square = reading.factor[which], 0.0
@@ -111,34 +139,48 @@ def log_density(row: Array, which: int, reading: Reading, away: Array) -> float:
 
 
 @compiled
-def _keep(score: float, gate: Gate, moments: Moments, reading: Reading) -> None:
-    """After a row was counted: its score, and every few rows new densities and a new threshold."""
+def _spread(made_of: tuple[float, float], window: int, spread: Spread) -> None:
+    spread.weight[0] += 1.0 - spread.weight[0] / window
+    for which in range(2):
+        away = made_of[which] - spread.mean[which]
+        spread.mean[which] += away / spread.weight[0]
+        spread.square[which] += (away * (made_of[which] - spread.mean[which]) - spread.square[which]) / spread.weight[0]
+
+
+@compiled
+def _keep(score: float, gate: Gate, spread: Spread, reading: Reading, moments: Moments) -> None:
+    """After a row was counted: its score, and every few rows a new reading and a new threshold."""
     reading.progress[0] += 1
     scored = reading.progress[0] - gate.every
     if scored > 0:
         reading.scores[(scored - 1) % len(reading.scores)] = score
     if reading.progress[0] % gate.every == 0:
         read(moments, gate.shrinkage, reading)
+        if scored > 0:
+            _read_spread(spread, gate, reading)
         if scored >= len(reading.scores):
             reading.threshold[0] = np.sort(reading.scores)[int(gate.quantile * len(reading.scores))]
 
 
 @compiled
-def watch(rows: Array, learned: Array, gate: Gate, held: tuple[Moments, Reading], out: Verdicts) -> None:
-    """Judge each row [directions] by what was learned before it; learn it where it is learned."""
-    moments, reading = held
+def watch(asked: Asked, learned: Array, gate: Gate, held: tuple[Moments, Spread, Reading], out: Verdicts) -> None:
+    """Judge each row by what was learned before it; learn it where it is learned."""
+    (rows, leads), (moments, spread, reading) = asked, held
     away = np.zeros(rows.shape[1])
     for n in range(len(rows)):
-        score = np.inf
+        score, likelihood = np.inf, 0.0
         if reading.progress[0] >= gate.every:
-            score = log_density(rows[n], NEWEST, reading, away) - log_density(rows[n], ALL, reading, away)
+            likelihood = log_density(rows[n], NEWEST, reading, away) - log_density(rows[n], ALL, reading, away)
+            score = reading.per[LIKELIHOOD] * likelihood + reading.per[LEAD] * leads[n]
         out.here[n] = score >= reading.threshold[0]
         had = out.scores[n]
         out.scores[n] = score
         if learned[n]:
+            if reading.progress[0] >= gate.every:
+                _spread((likelihood, leads[n]), len(reading.scores), spread)
             _count(rows[n], gate.decay, NEWEST, moments)
             _count(rows[n], 1.0, ALL, moments)
-            _keep(score if np.isnan(had) else had, gate, moments, reading)
+            _keep(score if np.isnan(had) else had, gate, spread, reading, moments)
 
 
 @compiled

@@ -1,8 +1,9 @@
 """The default for real streams: simple experts and a network of two speeds, each trusted by how well it predicted so far.
 
 The present pool weighs all members by the stream's own newest labels. That forgets on purpose, so a question that resembles
-nothing recent goes to the fallback pool: the network's slow and fast weights, and the law of labels. Which questions
-these are is measured on the stream itself: the share of its rows that would be taken for the past is held at a quantile.
+nothing recent, or of which it is less sure than it usually is, goes to the fallback pool: the network's slow and fast weights,
+and the law of labels. Which questions these are is measured on the stream itself: the share of its rows that would be taken
+for the past is held at a quantile.
 """
 
 from collections import Counter
@@ -208,8 +209,11 @@ class Pool(RowByRow):
         present = self._now.run(said, rows, earlier)
         if about != "auto" or self._ever is None or self._presence is None:
             return present, Verdicts(np.ones(len(present), bool), np.zeros(len(present)))
-        verdicts = self._presence.run(rows.z, rows.learned, earlier.scores)
-        return np.where(verdicts.here[:, None], present, self._ever.run(said, rows, earlier)), verdicts
+        fallback = self._ever.run(said, rows, earlier)
+        with np.errstate(invalid="ignore"):  # before the first label nobody says anything
+            leads = present.max(1) - fallback.max(1)
+        verdicts = self._presence.run(rows.z, leads, rows.learned, earlier.scores)
+        return np.where(verdicts.here[:, None], present, fallback), verdicts
 
     def _measures(self, past: float) -> Mapping[str, float]:
         measures = {f"member_weight/{name}": value for name, value in self._now.values().items()}

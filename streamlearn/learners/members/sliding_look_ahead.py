@@ -10,10 +10,10 @@ import numpy as np
 from streamlearn.errors import ConfigError
 from streamlearn.inputs import InputSettings
 from streamlearn.learners.members.member import Rows, Size
-from streamlearn.learners.sliding_look_ahead import SlidingLookAhead
+from streamlearn.learners.sliding_look_ahead import RecallSettings, SlidingLookAhead
 from streamlearn.learners.task import Task
 from streamlearn.records import Array, Batch, State
-from streamlearn.settings import other
+from streamlearn.settings import key, other
 
 NAME, SLOW = "sliding-look-ahead", "slow"
 WIDEST = 20
@@ -22,12 +22,19 @@ WIDEST = 20
 NO_ANSWER = -1e30
 
 
+class LongSettings(RecallSettings):
+    """A memory that tells of the past: more rows cost room, and no time."""
+
+    rows: int = other(RecallSettings, "rows", 1000)
+
+
 class Settings(SlidingLookAhead.Settings):
     """Look-ahead over a sliding window, at a third of the cost: among members that follow the present this is enough."""
 
     window: int = other(SlidingLookAhead.Settings, "window", 4)
     update_every: int = other(SlidingLookAhead.Settings, "update_every", 2)
     replay_rows: int = other(SlidingLookAhead.Settings, "replay_rows", 4)
+    memory: LongSettings = key(LongSettings(), "the replay memory")
     recall: float = other(SlidingLookAhead.Settings, "recall", 0.3)
     inner_lr: float = other(SlidingLookAhead.Settings, "inner_lr", 0.15)
     fast_share: float = other(SlidingLookAhead.Settings, "fast_share", 0.5)
@@ -111,9 +118,12 @@ class TwoSpeeds:
 
 
 def _log_softmax(logits: Array) -> Array:
-    """Over labels that are not −∞; rows of nothing else stay as they are."""
+    """Over labels that are not −∞; rows of nothing else stay as they are.
+
+    Summed from left to right, so that labels to the right which say nothing change no bit.
+    """
     highest = logits.max(1, keepdims=True, initial=-np.inf)
     shifted = logits - np.where(np.isfinite(highest), highest, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        answers: Array = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        answers: Array = shifted - np.log(np.exp(shifted).cumsum(1)[:, -1:])
     return np.where(np.isfinite(highest), answers, -np.inf)

@@ -1,7 +1,7 @@
 """A pool of members, or one alone, without weights. `now` and `ever` name the members of the present pool and of the fallback.
 
 Each member's arrays bear its name, `NAME.part`; `now.weights` and `ever.weights` are the pools'; `presence.*` are a Gaussian
-of the newest rows and one of all, and the score below which the fallback answers.
+of the newest rows and one of all, what a row's score is made of, and the score below which the fallback answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,7 @@ def logits(arrays: Mapping[str, Array], settings: Mapping[str, Json], x: Array) 
         return masked(arrays, _log_probabilities(arrays, rows, "slow"))
     answers = _mixed(arrays, settings, rows, "now")
     if about == "auto" and "presence.threshold" in arrays:
-        past = ~present(arrays, rows)
-        if past.any():
-            answers[past] = _mixed(arrays, settings, rows.some(past), "ever")
+        _answer_past(answers, arrays, settings, rows)
     return masked(arrays, answers)
 
 
@@ -54,12 +52,27 @@ def _log_softmax(scores: Array, active: Array) -> Array:
     return answers
 
 
-def present(arrays: Mapping[str, Array], rows: Shown) -> Array:
-    """bool [n]: rows that resemble the present at least as much as the threshold asks."""
+def _answer_past(answers: Array, arrays: Mapping[str, Array], settings: Mapping[str, Json], rows: Shown) -> None:
+    """Put the fallback's answers where it is asked.
+
+    No log-probability is above 0, so a row that passes with one of 0 from the fallback passes with any: only of the others is
+    the fallback's answer needed.
+    """
+    scores = arrays["presence.per"][0] * likelihood(arrays, rows)
+    lead, threshold = arrays["presence.per"][1], arrays["presence.threshold"][0]
+    doubtful = np.flatnonzero(scores + lead * answers.max(1) < threshold)
+    if len(doubtful):
+        fallback = _mixed(arrays, settings, rows.some(doubtful), "ever")
+        past = scores[doubtful] + lead * (answers[doubtful].max(1) - fallback.max(1)) < threshold
+        answers[doubtful[past]] = fallback[past]
+
+
+def likelihood(arrays: Mapping[str, Array], rows: Shown) -> Array:
+    """float64 [n]: log of how much likelier rows are among the newest than among all."""
     directions, z = arrays["presence.directions"], rows.z.astype(np.float64)
     seen = z @ directions.astype(np.float64) if len(directions) else z
     newest, all_rows = (_log_density(seen, arrays, which) for which in (0, 1))
-    found: Array = newest - all_rows >= arrays["presence.threshold"][0]
+    found: Array = newest - all_rows
     return found
 
 
