@@ -84,6 +84,7 @@ worked-example: $(READY) ## meta-train, then the daemon on unseen characters, wa
 bench-streams: $(READY) ## the default learner and river's methods on real streams; what is in the results already is not run again
 	$(BIN)/python -m benchmarks.streams_baselines $(BENCH)
 	$(BIN)/python -m benchmarks.streams $(BENCH)
+	$(BIN)/python -m benchmarks.streams_speed
 	$(BIN)/python -m benchmarks.streams_report
 
 bench-unlabelled: $(READY) ## accuracy estimated before the labels come, against what they then say
