@@ -233,9 +233,9 @@ ratio is the figure to use. Given the same weights and episodes, both make one m
 episodes is left out on both sides. Goal: 3 times at equal mathematics. `together`: 4 trajectories in one pass, by trajectory.
 The released OML asks its query after every inner step and uses the last answer alone; we ask it once.
 
-At full width both sides of ANML spend their time in the same convolutions, four fifths of ours; most of the rest is the maximum of
-2 by 2 over 84 maps of 256 by 26 by 26, a seventh, and norms. `channels_last` would make that maximum three times as fast, but
-does not go through `vmap`. Four trajectories together take 6 GB there.
+At full width both sides of ANML spend their time in the same convolutions, four fifths of ours; most of the rest is the maximum
+of 2 by 2 over 84 maps of 256 by 26 by 26, a seventh, and norms. `channels_last` would make that maximum three times as fast,
+but does not go through `vmap`. Four trajectories together take 6 GB there.
 """
 COLUMNS = (
     "| cell | steps | ours, s | together, s a trajectory | reference, s | ratio | together | first losses apart | goal |\n"
