@@ -25,8 +25,8 @@ evaluation characters, 5 questions a character; per cent, mean ± standard devia
 class mean of the same features, which needs no adaptation. `untrained` is that of the network as drawn. COMLN published
 nothing on Omniglot: compare it with ANIL on the same trunk. Reptile trains on ten drawings a character, two of each in an inner
 step, and takes 20 steps where it is asked. A meta-step of iMAML, an episode at a time, takes as long as nine of MAML's: in the
-same time it gets that many fewer, and other settings of it were not tried. **Reduced and full rows are not to be compared with
-each other.**
+same time it gets that many fewer; after as few MAML had 56 (60 episodes asked), so iMAML's row says little about the algorithm.
+**Reduced and full rows are not to be compared with each other.**
 """
 
 
