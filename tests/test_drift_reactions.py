@@ -16,6 +16,7 @@ from streamlearn.drift import Drift, Mark, ReactionKeys, Reactions
 from streamlearn.errors import ConfigError
 from streamlearn.records import LearnReport, State
 from streamlearn.rollback import roll_back
+from streamlearn.snapshot import Reference
 
 
 class HastyLearner(OrderLearner):
@@ -199,7 +200,7 @@ def test_a_learner_without_step_sizes_is_refused_where_they_are_to_be_faster(tmp
 
     def made(learner):
         told = config.configure(keys(tmp_path / "state", reads, **then) | {"learner": learner})
-        return assemble.prequential(told, state_dir=tmp_path / "state", publisher=assemble.Reference())
+        return assemble.prequential(told, state_dir=tmp_path / "state", publisher=Reference())
 
     with pytest.raises(
         ConfigError, match=r"drift\.then\.on_inputs has 'faster', but learner 'er' has no step sizes of its own"

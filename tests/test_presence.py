@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 
 from streamlearn.kernels.presence import LEAST, LEAST_SPREAD, RIDGE, Verdicts
 from streamlearn.learners.members.presence import GateSettings, Presence
-from streamlearn.records import Array
+from streamlearn.records import Array, State
 
 HALF_LIFE, EVERY, WINDOW = 40.0, 10, 50
 
@@ -133,6 +133,18 @@ def test_rows_of_long_ago_are_told_from_those_of_now(columns: int) -> None:
     here = run(made, asked, learned=False).here
     assert here[:200].mean() < 0.05
     assert here[200:].mean() > 0.8
+
+
+def test_a_state_from_before_leads_counted_keeps_what_was_seen_and_scores_anew() -> None:
+    rows = wandering(EVERY + 2 * WINDOW, 3)
+    made, later = presence(3), presence(3)
+    run(made, rows)
+    arrays = made.state().arrays
+    later.restore(State({name: array for name, array in arrays.items() if name != "per" and not name.startswith("spread_")}))
+    np.testing.assert_array_equal(later.state().arrays["scatter"], arrays["scatter"])
+    assert not later.arrays()
+    run(later, rows[: EVERY + WINDOW])
+    assert later.arrays()
 
 
 def test_a_column_that_never_varies_is_no_evidence() -> None:

@@ -84,8 +84,12 @@ class Presence:
         return copies(self._kept())
 
     def restore(self, state: State) -> None:
-        """Errors: CheckpointError."""
-        put_back(self._kept(), state, part="presence")
+        """A state from before leads counted has moments alone that still say anything: scores begin anew.
+
+        Errors: CheckpointError.
+        """
+        known = self._kept() if "per" in state.arrays else self._moments._asdict()
+        put_back(known, state, part="presence")
 
     def _kept(self) -> dict[str, Array]:
         spread = {f"spread_{name}": array for name, array in self._spread._asdict().items()}
