@@ -45,7 +45,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "fomaml": {"inner_lr": 0.4, "inner_steps": 1},
     "anil": {"inner_lr": 0.4, "inner_steps": 1},
     "reptile": {"inner_lr": 0.4, "inner_steps": 5, "train_shots": 10, "inner_shots": 2, "validation_steps": 20},
-    "imaml": {"inner_lr": 0.1, "inner_steps": 10, "proximal": 1.0, "cg_steps": 5},
+    "imaml": {"inner_lr": 0.1, "inner_steps": 10, "proximal": 1.0, "cg_steps": 5, "outer_lr": 0.003},
     "comln": {"duration": 1.0},
 }
 TWENTY = {"maml": {"inner_lr": 0.1, "inner_steps": 5}}
