@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.cells import machine
 from benchmarks.meta_reference import Reference, images
+from benchmarks.scores import quartiles
 from streamlearn.adapt.adam import adam, still
 from streamlearn.adapt.implicit import Proximal
 from streamlearn.adapt.params import Params
@@ -35,7 +36,7 @@ from streamlearn.meta.kernels import KERNELS, Loops
 from streamlearn.meta.partition import HEAD, TRUNK, parts
 from streamlearn.models.classifier import Classifier, ModelSettings, build
 from streamlearn.protocols import Learner
-from streamlearn.records import Array, Batch, Initialisation, Json
+from streamlearn.records import Batch, Initialisation, Json
 
 T = TypeVar("T")
 RESULTS = Path(__file__).parents[1] / "docs/results/meta_speed.json"
@@ -100,11 +101,15 @@ def compare(cell: Cell, checkout: Path | None, steps: int) -> dict[str, Json]:
             apart = abs(loss - said) / abs(said) if step == 0 else apart
         spent[2, step] = _timed(lambda many=many: ours.step(many, is_kept=False))[1] / TOGETHER  # type: ignore[misc]
     counted = spent[:, 1:]
-    found: dict[str, Json] = {"about": cell.about, "steps": steps - 1, "ours_s": _quartiles(counted[0])}
-    found["together_s"] = _quartiles(counted[2])
+    found: dict[str, Json] = {"about": cell.about, "steps": steps - 1, "ours_s": quartiles(counted[0], 5)}
+    found["together_s"] = quartiles(counted[2], 5)
     if theirs is not None:
-        found |= {"reference_s": _quartiles(counted[1]), "ratio": _quartiles(counted[1] / counted[0]), "losses_apart": apart}
-        found["ratio_together"] = _quartiles(counted[1] / counted[2])
+        found |= {
+            "reference_s": quartiles(counted[1], 5),
+            "ratio": quartiles(counted[1] / counted[0], 5),
+            "losses_apart": apart,
+        }
+        found["ratio_together"] = quartiles(counted[1] / counted[2], 5)
     return found
 
 
@@ -156,7 +161,7 @@ def deployment(width: str, samples: int) -> dict[str, Json]:
             learned = [_timed(lambda: learner.learn(_sample(random, 3)))[1] for _ in range(samples)]  # noqa: B023
             asked = [_timed(lambda: learner.predict(_sample(random, 3).x))[1] for _ in range(samples)]  # noqa: B023
             size = sum(array.nbytes for array in learner.state().arrays.values())
-            cell = {"learn_ms": _quartiles(1e3 * np.array(learned)), "ask_ms": _quartiles(1e3 * np.array(asked))}
+            cell = {"learn_ms": quartiles(1e3 * np.array(learned), 5), "ask_ms": quartiles(1e3 * np.array(asked), 5)}
             found[f"{kind}/{name}"] = {**cell, "state_bytes": size}
     return found
 
@@ -191,10 +196,6 @@ def _timed(call: Callable[[], T]) -> tuple[T, float]:
     began = time.thread_time()
     made = call()
     return made, time.thread_time() - began
-
-
-def _quartiles(values: Array) -> list[float]:
-    return [round(float(v), 5) for v in np.percentile(values, [25, 50, 75])]
 
 
 def table(kept: Mapping[str, Json]) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.cells import machine
 from benchmarks.pipeline_side import PART
+from benchmarks.scores import quartiles
 from benchmarks.testbed.ports import free_port
 from benchmarks.topic import Topic, broker
 from connectors import open_sink
@@ -73,13 +74,13 @@ def compared(cell: str, address: str, folder: Path, *, rounds: int, records: int
         stages = _child("stages", config, folder / "stages", recorded=recorded, records=records)
     both = zip(sides["daemon"], sides["alone"], strict=True)
     ratios = [daemon["rows_per_s"] / alone["rows_per_s"] for daemon, alone in both]
-    found = {side: {name: _quartiles([run[name] for run in runs]) for name in runs[0]} for side, runs in sides.items()}
+    found = {side: {name: quartiles([run[name] for run in runs]) for name in runs[0]} for side, runs in sides.items()}
     record_bytes = round(float(np.mean([len(message.value) for message in messages])))
     return {
         "records": records,
         "record_bytes": record_bytes,
         "rounds": rounds,
-        "ratio": _quartiles(ratios),
+        "ratio": quartiles(ratios),
         **found,
         "stages": stages,
     }
@@ -145,10 +146,6 @@ def _child(side: str, config: Mapping[str, Json], folder: Path, *, recorded: Pat
         raise RuntimeError(f"the side '{side}' ended with {done.returncode}: {done.stderr[-3000:]}")
     found: dict[str, Json] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def _quartiles(values: Sequence[float]) -> list[float]:
-    return [round(float(v), 3) for v in np.percentile(values, [25, 50, 75])]
 
 
 def _parser() -> argparse.ArgumentParser:

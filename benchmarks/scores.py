@@ -30,6 +30,11 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
+def quartiles(values: Sequence[float] | Array, digits: int = 3) -> list[float]:
+    """Lower quartile, median, upper quartile, rounded."""
+    return [round(float(value), digits) for value in np.percentile(values, [25, 50, 75])]
+
+
 def figure(values: Sequence[float], digits: int = 1) -> str:
     """For people: mean ± sample standard deviation, the mean alone of one value, nothing of none."""
     if not len(values):

@@ -25,6 +25,7 @@ from benchmarks.cells import machine
 from benchmarks.images import images
 from benchmarks.paper_plan import options
 from benchmarks.reference import Reference
+from benchmarks.scores import quartiles
 from benchmarks.tasks import STREAMS, samples
 from streamlearn.learners.look_ahead import LaMAML
 from streamlearn.learners.replay import MER
@@ -99,11 +100,11 @@ def compare(cell: Cell, checkout: Path | None, batches: int, *, device: str = "c
             spent[side][b] = _clock(device) - began
     counted = {side: 1e3 * seconds[max(3, int(UNCOUNTED * batches)) :] for side, seconds in spent.items()}
     ours = counted.pop("ours")
-    found: dict[str, Json] = {"about": cell.about, "batches": len(ours), "ours_ms": _quartiles(ours), "glances": cell.glances}
+    found: dict[str, Json] = {"about": cell.about, "batches": len(ours), "ours_ms": quartiles(ours), "glances": cell.glances}
     found["samples_per_s"] = round(1e3 * cell.rows / float(np.median(ours)))
     for side, values in counted.items():
         ratio = "ratio" if side == "reference" else f"{side}_ratio"
-        found |= {f"{side}_ms": _quartiles(values), ratio: _quartiles(values / ours)}
+        found |= {f"{side}_ms": quartiles(values), ratio: quartiles(values / ours)}
     return found
 
 
@@ -125,10 +126,6 @@ def row(name: str, found: Mapping[str, Json]) -> str:
 def _shown(quartiles: list[float]) -> str:
     low, middle, high = quartiles
     return f"{middle:.1f} ({low:.1f} to {high:.1f})"
-
-
-def _quartiles(values: Array) -> list[float]:
-    return [round(float(v), 3) for v in np.percentile(values, [25, 50, 75])]
 
 
 def _mer(kernel: str, device: str) -> Step:

@@ -58,7 +58,7 @@ def run(model: Any, data: Stream, labels: Labels = AT_ONCE, *, seed: int = 1) ->
     rows = [dict(enumerate(row)) for row in data.x.tolist()]
     began = time.process_time()
     if labels == AT_ONCE:
-        answers = _answers(model, rows, data.y.tolist())
+        answers = answered(model, rows, data.y.tolist())
     else:
         answers = _late(model, rows, data.y.tolist(), arrivals(len(rows), labels, seed))
     seconds = time.process_time() - began
@@ -71,7 +71,8 @@ def run(model: Any, data: Stream, labels: Labels = AT_ONCE, *, seed: int = 1) ->
     }
 
 
-def _answers(model: Any, rows: Sequence[Mapping[int, float]], labels: Sequence[int]) -> Array:
+def answered(model: Any, rows: Sequence[Mapping[int, float]], labels: Sequence[int]) -> Array:
+    """Each row's answer before its label was learned; −1 where there was none."""
     answers = np.full(len(rows), -1, np.int64)
     for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
         answer = model.predict_one(row)

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from benchmarks.cells import command_line, fill
+from benchmarks.scores import quartiles
 from benchmarks.stream_data import STREAMS, Stream, met, stream
 from benchmarks.streams import compile_kernels, learner
-from benchmarks.streams_baselines import METHODS
+from benchmarks.streams_baselines import METHODS, answered
 from streamlearn.records import Batch, Json
 
 RESULTS = Path(__file__).parents[1] / "docs/results/streams_speed.json"
@@ -49,33 +50,20 @@ def compared(data: Stream, seed: int) -> dict[str, Json]:
         part = slice(start, start + TURN)
         batch = Batch.of(data.x[part], y[part])
         rows, labels = [dict(enumerate(row)) for row in data.x[part].tolist()], y[part].tolist()
-
-        def ours(batch: Batch = batch) -> None:
-            pool.learn(batch)
-
-        def theirs(rows: list[dict[int, float]] = rows, labels: list[int] = labels) -> None:
-            for row, label in zip(rows, labels, strict=True):
-                forest.predict_one(row)
-                forest.learn_one(row, label)
-
-        for name, turn in (("pool", ours), (RIVAL, theirs)):
-            speeds[name].append(TURN / _seconds(turn))
+        speeds["pool"].append(TURN / _seconds(partial(pool.learn, batch)))
+        speeds[RIVAL].append(TURN / _seconds(partial(answered, forest, rows, labels)))
     ratios = np.divide(speeds["pool"], speeds[RIVAL])
     return {
         "turns": len(ratios),
-        "ratio": _quartiles(ratios),
-        **{name: _quartiles(np.array(values)) for name, values in speeds.items()},
+        "ratio": quartiles(ratios, 2),
+        **{name: quartiles(np.array(values), 2) for name, values in speeds.items()},
     }
 
 
-def _seconds(turn: Callable[[], None]) -> float:
+def _seconds(turn: Callable[[], object]) -> float:
     began = time.thread_time()
     turn()
     return time.thread_time() - began
-
-
-def _quartiles(values: np.ndarray) -> list[float]:
-    return [round(float(value), 2) for value in np.percentile(values, [25, 50, 75])]
 
 
 if __name__ == "__main__":

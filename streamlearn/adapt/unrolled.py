@@ -128,8 +128,11 @@ def each_adapted(parts: Parts, params: Params, lessons: Lessons, plan: Plan) -> 
 
 
 def _gradient(loss: Callable[..., Tensor], *arguments: Params) -> tuple[Any, ...]:
-    """A loss, and its gradient in each argument. By plain autograd: `torch.func.grad` has it that the way back can be
-    differentiated once more, for which a norm takes five passes in place of one."""
+    """A loss, and its gradient in each argument.
+
+    By plain autograd: `torch.func.grad` has it that the way back can be differentiated once more, for which a norm takes five
+    passes in place of one.
+    """
     with torch.enable_grad():
         inputs = [{name: p.detach().requires_grad_() for name, p in argument.items()} for argument in arguments]
         value = loss(*inputs)

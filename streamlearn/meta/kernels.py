@@ -65,14 +65,14 @@ def _meaned(gradient: Callable[[Parts, Params, Lessons, Plan], Meta], params: Pa
 
 def implicit(params: Params, lessons: Lessons, loops: Loops) -> Step:
     """iMAML, episode by episode: each stops where its own residual allows."""
-    steps = [_implicit(params, lessons.at(episode), loops) for episode in range(len(lessons.support_y))]
+    steps = [_implicit(params, lessons.alone(episode), loops) for episode in range(len(lessons.support_y))]
     grads = {name: torch.stack([step.grads[name] for step in steps]).mean(0) for name in params}
     worst = max(step.measures["cg_residual"] for step in steps)
     return Step(sum(step.loss for step in steps) / len(steps), grads, {"cg_residual": worst})
 
 
 def _implicit(params: Params, lesson: Lessons, loops: Loops) -> Step:
-    parts, (sx, sy, qx, qy) = loops.parts, (part[0] for part in lesson)
+    parts, (sx, sy, qx, qy) = loops.parts, lesson
     support = labelled(parts.prepare(params, sx), sy)
     query = labelled(parts.prepare(params, qx), qy)
 
