@@ -128,13 +128,17 @@ NOT_KAFKA = "InvalidReceiveError"
 """kafka-python's word for bytes that are no answer of Kafka's: a TLS listener's alert, read as the length of one."""
 
 
+SIGNING_IN = ("AuthenticationFailed", "UnsupportedSaslMechanism", "IllegalSaslState")
+"""What a broker answers to who may not sign in, where the answer is read before the connection's end."""
+
+
 def explained(complaint: str, protocol: str) -> str:
     """What a client said, and what it probably means."""
     if "CERTIFICATE_REQUIRED" in complaint or "ALERT_BAD_CERTIFICATE" in complaint:
         return (
             f"{complaint}: the broker wants a certificate of the client that it trusts: client.ssl_certfile, client.ssl_keyfile"
         )
-    if not any(word in complaint for word in (CLOSED, "AuthenticationFailed", NOT_KAFKA)):
+    if not any(word in complaint for word in (CLOSED, NOT_KAFKA, *SIGNING_IN)):
         return complaint
     if "SASL" in protocol:
         return f"{complaint} while signing in: user, password or mechanism is refused, or the listener expects another protocol"

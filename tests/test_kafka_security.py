@@ -7,11 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
+from kafka.errors import IllegalSaslStateError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
 
 from benchmarks.testbed.forks import Forks
 from benchmarks.testbed.ports import free_ports
 from benchmarks.testbed.small import configured, samples, settled
 from connectors import SINKS, SOURCES, open_sink, open_source
+from connectors.kafka_client import explained
 from streamlearn.errors import ConfigError
 from streamlearn.records import Message
 from tests import secured
@@ -108,6 +110,13 @@ def test_who_is_not_let_in_reads_one_line_that_says_why(
     assert line in said[0]
     for secret in (PASSWORD, "wrong-4713"):
         assert secret not in life.stdout + life.stderr
+
+
+@pytest.mark.parametrize("error", [UnsupportedSaslMechanismError(), IllegalSaslStateError(), SaslAuthenticationFailedError()])
+def test_a_refusal_reads_alike_whether_the_answer_or_the_end_of_the_connection_comes_first(error: Exception) -> None:
+    """A broker answers and closes: which of both a client sees is a race."""
+    for complaint in (f"Connection failed: {error}", "Connection failed: socket disconnected"):
+        assert REFUSED in explained(complaint, "SASL_SSL")
 
 
 def test_a_password_that_is_changed_while_the_broker_is_away_is_read_anew(
