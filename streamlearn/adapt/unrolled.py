@@ -6,7 +6,7 @@ get their gradient through both losses in order 2, and through the query alone i
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ def second_order(parts: Parts, params: Params, lessons: Lessons, plan: Plan) -> 
         fast = adapted(parts, params, labelled(x[:count], lesson.support_y), plan)
         return parts.loss({**params, **fast}, labelled(x[count:], lesson.query_y))
 
-    loss, grads = _gradient(lambda params: _each(lambda _, lesson: after(params, lesson), {}, lessons).mean(), params)
+    loss, grads = value_and_gradient(lambda params: each(lambda lesson: after(params, lesson), lessons).mean(), params)
     return Meta(loss, grads)
 
 
@@ -88,14 +88,14 @@ def first_order(parts: Parts, params: Params, lessons: Lessons, plan: Plan) -> M
     """No graph is kept through the inner loop."""
 
     def query_loss(params: Params, fast: Params) -> Tensor:
-        def one(fast: Params, lesson: Lessons) -> Tensor:
+        def one(lesson: Lessons, fast: Params) -> Tensor:
             x = parts.prepare(params, lesson.query_x)
             return parts.loss({**params, **fast}, labelled(x, lesson.query_y))
 
-        return _each(one, fast, lessons).mean()
+        return each(one, lessons, fast).mean()
 
     fast = each_adapted(parts, params, lessons, plan)
-    loss, grads, ends = _gradient(query_loss, params, fast)
+    loss, grads, ends = value_and_gradient(query_loss, params, fast)
     return Meta(loss, {name: g + ends[name].sum(0) if name in ends else g for name, g in grads.items()})
 
 
@@ -106,10 +106,10 @@ def interpolated(parts: Parts, params: Params, lessons: Lessons, plan: Plan) -> 
     """
     fast = each_adapted(parts, params, lessons, plan)
 
-    def one(fast: Params, lesson: Lessons) -> Tensor:
+    def one(lesson: Lessons, fast: Params) -> Tensor:
         return parts.loss({**params, **fast}, labelled(parts.prepare(params, lesson.query_x), lesson.query_y))
 
-    loss = _each(one, fast, lessons).mean()
+    loss = each(one, lessons, fast).mean()
     return Meta(loss, {n: p - fast[n].mean(0) if n in fast else torch.zeros_like(p) for n, p in params.items()})
 
 
@@ -122,12 +122,10 @@ def each_adapted(parts: Parts, params: Params, lessons: Lessons, plan: Plan) -> 
         x = parts.prepare(params, lesson.support_x)
         return adapted(parts, params, labelled(x, lesson.support_y), plan)
 
-    if len(lessons.support_y) > 1:
-        return torch.func.vmap(one)(lessons)
-    return {name: p[None] for name, p in one(lessons.alone(0)).items()}
+    return each(one, lessons)
 
 
-def _gradient(loss: Callable[..., Tensor], *arguments: Params) -> tuple[Any, ...]:
+def value_and_gradient(loss: Callable[..., Tensor], *arguments: Params) -> tuple[Any, ...]:
     """A loss, and its gradient in each argument.
 
     By plain autograd: `torch.func.grad` has it that the way back can be differentiated once more, for which a norm takes five
@@ -141,8 +139,13 @@ def _gradient(loss: Callable[..., Tensor], *arguments: Params) -> tuple[Any, ...
     return value.detach(), *({name: next(grads) for name in argument} for argument in inputs)
 
 
-def _each(one: Callable[[Params, Lessons], Tensor], fast: Params, lessons: Lessons) -> Tensor:
-    """`one` of each episode and of its fast weights. For a batch of a single one `vmap` would make more passes over memory."""
+@overload
+def each(one: Callable[..., Tensor], lessons: Lessons, *others: Params) -> Tensor: ...
+@overload
+def each(one: Callable[..., Params], lessons: Lessons, *others: Params) -> Params: ...
+def each(one: Callable[..., Tensor | Params], lessons: Lessons, *others: Params) -> Tensor | Params:
+    """`one` of each episode and its part of `others`, stacked. For a single one `vmap` would make more passes over memory."""
     if len(lessons.support_y) > 1:
-        return torch.func.vmap(one)(fast, lessons)
-    return one({name: p[0] for name, p in fast.items()}, lessons.alone(0))[None]
+        return torch.func.vmap(one)(lessons, *others)
+    made = one(lessons.alone(0), *({name: p[0] for name, p in other.items()} for other in others))
+    return made[None] if isinstance(made, Tensor) else {name: p[None] for name, p in made.items()}

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from streamlearn.adapt.flow import flow_gradient, flowed
-from streamlearn.adapt.implicit import Proximal, anchored, implicit_gradient
+from streamlearn.adapt.implicit import Proximal, anchored, implicit_meta
 from streamlearn.adapt.params import Params
 from streamlearn.adapt.unrolled import (
     Lessons,
@@ -55,35 +54,24 @@ def interpolate(params: Params, lessons: Lessons, loops: Loops) -> Step:
     return _meaned(interpolated, params, lessons, loops)
 
 
+def implicit(params: Params, lessons: Lessons, loops: Loops) -> Step:
+    """iMAML."""
+    residuals: list[float] = []
+
+    def gradient(parts: Parts, params: Params, lessons: Lessons, _: Plan) -> Meta:
+        meta, residual = implicit_meta(parts, params, lessons, loops.proximal)
+        residuals.append(residual)
+        return meta
+
+    return _meaned(gradient, params, lessons, loops)._replace(measures={"cg_residual": max(residuals)})
+
+
 def _meaned(gradient: Callable[[Parts, Params, Lessons, Plan], Meta], params: Params, lessons: Lessons, loops: Loops) -> Step:
     count = len(lessons.support_y)
     parts = [lessons] if loops.batched else [lessons.at(episode) for episode in range(count)]
     metas = [gradient(loops.parts, params, part, loops.plan) for part in parts]
     grads = {name: torch.stack([meta.grads[name] for meta in metas]).mean(0) for name in params}
     return Step(float(torch.stack([meta.loss for meta in metas]).mean()), grads, {})
-
-
-def implicit(params: Params, lessons: Lessons, loops: Loops) -> Step:
-    """iMAML, episode by episode: each stops where its own residual allows."""
-    steps = [_implicit(params, lessons.alone(episode), loops) for episode in range(len(lessons.support_y))]
-    grads = {name: torch.stack([step.grads[name] for step in steps]).mean(0) for name in params}
-    worst = max(step.measures["cg_residual"] for step in steps)
-    return Step(sum(step.loss for step in steps) / len(steps), grads, {"cg_residual": worst})
-
-
-def _implicit(params: Params, lesson: Lessons, loops: Loops) -> Step:
-    parts, (sx, sy, qx, qy) = loops.parts, lesson
-    support = labelled(parts.prepare(params, sx), sy)
-    query = labelled(parts.prepare(params, qx), qy)
-
-    def inner(fast: Params) -> Tensor:
-        return parts.loss({**params, **fast}, support)
-
-    fast = anchored(inner, parts.begin(params), loops.proximal)
-    grads, loss = torch.func.grad_and_value(lambda fast: parts.loss({**params, **fast}, query))(fast)
-    solved = implicit_gradient(inner, fast, grads, loops.proximal)
-    moved = {name: solved.params.get(name, torch.zeros_like(p)) for name, p in params.items()}
-    return Step(float(loss), moved, {"cg_residual": solved.residual})
 
 
 def flow(params: Params, lessons: Lessons, loops: Loops) -> Step:

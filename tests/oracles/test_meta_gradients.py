@@ -1,6 +1,7 @@
 """Gradient kernels of meta-training against what we did not write: finite differences, closed forms, dense solves, scipy."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from streamlearn.adapt.adam import adam, still
 from streamlearn.adapt.flow import flow_gradient, flowed
-from streamlearn.adapt.implicit import Proximal, anchored, conjugate_gradients, implicit_gradient
+from streamlearn.adapt.implicit import Proximal, Solved, anchored, conjugate_gradients, implicit_gradient, implicit_meta
 from streamlearn.adapt.ode import integrate
 from streamlearn.adapt.params import Params, Rows
-from streamlearn.adapt.unrolled import Lessons, Parts, Plan, first_order, interpolated, second_order
+from streamlearn.adapt.unrolled import Lessons, Meta, Parts, Plan, first_order, interpolated, second_order
 from streamlearn.meta.partition import HEAD, TRUNK, WHOLE, parts
 from streamlearn.models.classifier import ModelSettings, build
 
@@ -49,6 +50,7 @@ def partition(*moves: str) -> Parts:
 
 
 PLAN = Plan(0.3, (slice(0, 2), slice(2, 4), slice(4, 6)))
+PROXIMAL = Proximal(strength=2.0, rate=0.2, steps=300, cg_steps=60, tolerance=1e-12)
 
 
 def after_adaptation(params: Params, lessons: Lessons, moves: tuple[str, ...]) -> float:
@@ -116,9 +118,13 @@ def test_order_one_is_the_query_gradient_where_adaptation_ends():
     assert gap(found, dict(zip(fast, end, strict=True))) < 1e-12
 
 
+def implicit_of(parts: Parts, params: Params, lessons: Lessons, _: Plan) -> Meta:
+    return implicit_meta(parts, params, lessons, PROXIMAL._replace(steps=10))[0]
+
+
 def test_episodes_together_are_episodes_apart():
     params, lessons = fixture()
-    for gradient in (second_order, first_order, interpolated):
+    for gradient in (second_order, first_order, interpolated, implicit_of):
         whole = gradient(partition("head."), params, lessons, PLAN).grads
         apart = [gradient(partition("head."), params, lessons.at(i), PLAN).grads for i in range(3)]
         assert gap(whole, {n: torch.stack([a[n] for a in apart]).mean(0) for n in params}) < 1e-12
@@ -188,7 +194,11 @@ def test_adam_is_the_adam_of_torch():
     torch.testing.assert_close(params["w"], leaf.detach(), rtol=1e-12, atol=1e-12)
 
 
-PROXIMAL = Proximal(strength=2.0, rate=0.2, steps=300, cg_steps=60, tolerance=1e-12)
+def solved_alone(loss: Callable[[Params], Tensor], fast: Params, query_grad: Params, proximal: Proximal) -> Solved:
+    """The implicit gradient of a single episode."""
+    stacked = [{name: p[None] for name, p in part.items()} for part in (fast, query_grad)]
+    solved = implicit_gradient(lambda p: loss({name: part[0] for name, part in p.items()})[None], *stacked, proximal)
+    return solved._replace(params={name: p[0] for name, p in solved.params.items()})
 
 
 def quadratic(a: Tensor, m: Tensor, params: Params) -> Tensor:
@@ -203,7 +213,7 @@ def test_an_anchored_parabola_ends_where_its_closed_form_says():
     damped = a + 2.0 * torch.eye(5, dtype=DOUBLE)
     fast = anchored(partial(quadratic, a, m), {"w": theta}, PROXIMAL)
     torch.testing.assert_close(fast["w"], torch.linalg.solve(damped, a @ m + 2.0 * theta), rtol=1e-10, atol=1e-10)
-    solved = implicit_gradient(partial(quadratic, a, m), fast, {"w": fast["w"] - q}, PROXIMAL)
+    solved = solved_alone(partial(quadratic, a, m), fast, {"w": fast["w"] - q}, PROXIMAL)
     torch.testing.assert_close(solved.params["w"], 2.0 * torch.linalg.solve(damped, fast["w"] - q), rtol=1e-10, atol=1e-10)
 
 
@@ -228,13 +238,13 @@ def test_the_implicit_gradient_is_the_dense_solve():
     grads = {
         n: part.view(params[n].shape) for n, part in zip(names, torch.split(g, [params[n].numel() for n in names]), strict=True)
     }
-    solved = implicit_gradient(loss, fast, grads, PROXIMAL)
+    solved = solved_alone(loss, fast, grads, PROXIMAL)
     found = torch.cat([solved.params[n].flatten() for n in names])
     assert float((found - dense).norm() / dense.norm()) < 1e-8
     assert solved.residual < 1e-12
     errors = []
     for steps in (1, 2, 4, 8):
-        early = implicit_gradient(loss, fast, grads, PROXIMAL._replace(cg_steps=steps))
+        early = solved_alone(loss, fast, grads, PROXIMAL._replace(cg_steps=steps))
         errors.append(float((torch.cat([early.params[n].flatten() for n in names]) - dense).norm()))
     assert errors == sorted(errors, reverse=True)
 
@@ -264,15 +274,32 @@ def test_the_implicit_gradient_is_the_derivative_of_a_converged_inner_loop():
     expected = differences(lambda p: float(tanh_net(converged(params | p), query)), bias, step=1e-4)
     fast = converged(params)
     grads = torch.func.grad(lambda p: tanh_net(p, query))(fast)
-    solved = implicit_gradient(lambda p: tanh_net(p, support), fast, grads, PROXIMAL)
+    solved = solved_alone(lambda p: tanh_net(p, support), fast, grads, PROXIMAL)
     assert gap(solved.params, expected) < 1e-6
 
 
-def test_conjugate_gradients_stop_at_negative_curvature():
-    bent = torch.diag(torch.tensor([1.0, -3.0, 2.0], dtype=DOUBLE))
-    solved = conjugate_gradients(lambda v: {"w": bent @ v["w"]}, {"w": torch.ones(3, dtype=DOUBLE)}, steps=9, tolerance=0)
-    assert torch.isfinite(solved.params["w"]).all()
-    assert solved.steps < 3
+def test_conjugate_gradients_stop_for_each_episode_where_they_should():
+    """An easy system, one that needs all its steps, one with negative curvature at once, one later, and one of zeros."""
+    diagonals = [[2.0, 2.0, 2.0], [1.0, 3.0, 9.0], [1.0, -9.0, 2.0], [1.0, -3.0, 2.5], [1.0, 2.0, 3.0]]
+    matrices = torch.tensor(diagonals, dtype=DOUBLE).diag_embed()
+    right = torch.ones(5, 3, dtype=DOUBLE)
+    right[4] = 0
+    calls = []
+
+    def operator(v: Params) -> Params:
+        calls.append(1)
+        return {"w": torch.einsum("eij,ej->ei", matrices, v["w"])}
+
+    solved = conjugate_gradients(operator, {"w": right}, steps=9, tolerance=1e-10)
+    assert solved.steps.tolist() == [1, 3, 0, 1, 0]
+    assert len(calls) == 3
+    torch.testing.assert_close(solved.params["w"][:2], torch.linalg.solve(matrices[:2], right[:2]), rtol=1e-12, atol=0)
+    assert torch.equal(solved.params["w"][2], right[2])
+    torch.testing.assert_close(solved.params["w"][3], right[3] * 3 / 0.5, rtol=1e-12, atol=0)
+    assert not solved.params["w"][4].any()
+    assert (solved.residual[:2] < 1e-10).all()
+    assert (solved.residual[2:4] >= 1).all()
+    assert solved.residual[4] == 0
 
 
 def flow_fixture() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
