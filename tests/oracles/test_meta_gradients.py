@@ -249,6 +249,36 @@ def test_the_implicit_gradient_is_the_dense_solve():
     assert errors == sorted(errors, reverse=True)
 
 
+@pytest.mark.parametrize("moves", [("",), ("head.",)])
+def test_the_meta_gradient_of_imaml_is_the_mean_of_dense_solves(moves: tuple[str, ...]):
+    params, lessons = fixture()
+    names = [n for n in params if n.startswith(moves)]
+    sizes, proximal = [params[n].numel() for n in names], PROXIMAL._replace(steps=10)
+    found, losses = [], []
+    for sx, sy, qx, qy in zip(*lessons, strict=True):
+
+        def held(flat: Tensor) -> Params:
+            parts = zip(names, torch.split(flat, sizes), strict=True)
+            return params | {n: part.view(params[n].shape) for n, part in parts}
+
+        def support(flat: Tensor, x: Tensor = sx, y: Tensor = sy, held: Callable[[Tensor], Params] = held) -> Tensor:
+            return tanh_net(held(flat), Rows(x, y, torch.ones(1, 1)))
+
+        begin = torch.cat([params[n].flatten() for n in names])
+        flat = anchored(lambda p, loss=support: loss(p["all"]), {"all": begin}, proximal)["all"].requires_grad_()
+        loss = tanh_net(held(flat), Rows(qx, qy, torch.ones(1, 1)))
+        slope = torch.autograd.grad(loss, flat)[0]
+        hessian = torch.autograd.functional.hessian(support, flat.detach())
+        found.append(torch.linalg.solve(torch.eye(len(flat), dtype=DOUBLE) + hessian / proximal.strength, slope))
+        losses.append(float(loss.detach()))
+    meta, residual = implicit_meta(partition(*moves), params, lessons, proximal)
+    assert residual < 1e-11
+    assert float(meta.loss) == pytest.approx(np.mean(losses), rel=1e-12)
+    ours = torch.cat([meta.grads[n].flatten() for n in names])
+    torch.testing.assert_close(ours, torch.stack(found).mean(0), rtol=1e-8, atol=1e-8)
+    assert not any(grad.any() for n, grad in meta.grads.items() if n not in names)
+
+
 def test_the_implicit_gradient_is_the_derivative_of_a_converged_inner_loop():
     params, lessons = fixture(1)
     support = Rows(lessons.support_x[0], lessons.support_y[0], torch.ones(1, 1))
