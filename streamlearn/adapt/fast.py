@@ -1,12 +1,13 @@
 """Fast weights: they follow the slow ones as these drift, and lead them by steps on the newest row.
 
 Each row pulls them a share ρ of the way back and then moves them by a share σ of the learned step sizes:
-w ← w + ρ(θ − w), then w ← w − σ·α ⊙ ∇ℓ(w; row). A step is forgotten after about 1/ρ rows.
+w ← w + ρ(θ − w), then w ← w − σ·α ⊙ ∇ℓ(w; row). A step is forgotten after about 1/ρ rows. The gradient's norm is bounded:
+one row that a fresh network knows nothing of would else throw its weights where no row has a gradient.
 """
 
 from typing import NamedTuple
 
-from streamlearn.adapt.params import Loss, Params, Rows, gradient
+from streamlearn.adapt.params import Loss, Params, Rows, clipped, gradient
 
 
 class Pace(NamedTuple):
@@ -14,10 +15,13 @@ class Pace(NamedTuple):
 
     leak: float  # ρ, in (0, 1]
     share: float  # σ, of the learned step sizes
+    clip_norm: float | None = None  # bound on the global norm of a row's gradient
 
 
 def fast_step(loss: Loss, fast: Params, rows: Rows, *, slow: Params, rates: Params, pace: Pace) -> Params:
     """The fast weights after one more row."""
     leaked = {name: w + pace.leak * (slow[name] - w) for name, w in fast.items()}
     grads = gradient(loss, leaked, rows)
+    if pace.clip_norm is not None:
+        grads = clipped(grads, pace.clip_norm)
     return {name: w - pace.share * rates[name] * grads[name] for name, w in leaked.items()}

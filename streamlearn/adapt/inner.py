@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from streamlearn.adapt.params import Loss, Params, Rows, gradient
+from streamlearn.adapt.params import Loss, Params, Rows, clipped, gradient
 
 Gradient: TypeAlias = Callable[[Params, Rows], Params]
 Steps = TypeVar("Steps", list[Params], Tensor)
@@ -25,7 +25,11 @@ class Form(NamedTuple):
     second_order: bool = False
     floor: bool = True  # rates below 0 count as 0 in the inner loop
     clip: float | None = None  # bound on each entry of an inner gradient
+    clip_norm: float | None = None  # bound on the global norm of an inner gradient, which comes first
     last_only: bool = False  # score the query after the last inner step alone
+
+
+PLAIN = Form()
 
 
 class Episode(NamedTuple):
@@ -50,11 +54,13 @@ class Path(NamedTuple):
     steps: list[Params]  # g₁ … g_K
 
 
-def look_ahead(grad: Gradient, params: Params, rates: Params, support: Sequence[Rows], clip: float | None = None) -> Path:
+def look_ahead(grad: Gradient, params: Params, rates: Params, support: Sequence[Rows], form: Form = PLAIN) -> Path:
     """One step of gradient descent per entry of `support`; differentiable when `grad` is."""
-    fast, path = params, Path([], [])
+    fast, path, clip = params, Path([], []), form.clip
     for rows in support:
         step = grad(fast, rows)
+        if form.clip_norm is not None:
+            step = clipped(step, form.clip_norm)
         if clip is not None:
             step = {name: g.clamp(-clip, clip) for name, g in step.items()}
         fast = {name: p - rates[name] * step[name] for name, p in fast.items()}
@@ -68,7 +74,7 @@ def exact_gradient(loss: Loss, params: Params, inner_lr: Params, episode: Episod
     score = episode.score or loss
 
     def meta_loss(params: Params, inner_lr: Params) -> Tensor:
-        path = look_ahead(torch.func.grad(loss), params, _rates(inner_lr, form), episode.support, form.clip)
+        path = look_ahead(torch.func.grad(loss), params, _rates(inner_lr, form), episode.support, form)
         return torch.stack([score(fast, episode.query) for fast in _scored(path.fast, form)]).mean()
 
     return MetaGradient(*torch.func.grad(meta_loss, argnums=(0, 1))(params, inner_lr))
@@ -76,7 +82,7 @@ def exact_gradient(loss: Loss, params: Params, inner_lr: Params, episode: Episod
 
 def first_order_gradient(loss: Loss, params: Params, inner_lr: Params, episode: Episode, form: Form) -> MetaGradient:
     """The closed form above: inner steps first, then the query under all fast weights as one batch."""
-    path = look_ahead(partial(gradient, loss), params, _rates(inner_lr, form), episode.support, form.clip)
+    path = look_ahead(partial(gradient, loss), params, _rates(inner_lr, form), episode.support, form)
     fast = _stacked(_scored(path.fast, form))
     query_grads = torch.func.vmap(torch.func.grad(episode.score or loss), in_dims=(0, None))(fast, episode.query)
     sums = {name: _scored(g.cumsum(0), form) for name, g in _stacked(path.steps).items()}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from streamlearn.adapt.inner import Episode, Form, MetaGradient
-from streamlearn.adapt.params import Loss, Params, Rows
+from streamlearn.adapt.params import Loss, Params, Rows, clipped
 
 FlatLoss: TypeAlias = Callable[[Tensor, Rows], Tensor]
 BATCHED, BATCHED_ON_GPU = 200_000, 2_000_000
@@ -41,7 +41,7 @@ class _Step(NamedTuple):
     """One inner step."""
 
     before: Tensor  # wₖ₋₁, a leaf
-    grad: Tensor  # ∇ at it; with its graph in second order
+    grad: Tensor  # ∇ at it, its norm bounded; with its graph in second order
     step: Tensor  # gₖ: the same, clipped
     after: Tensor  # wₖ
 
@@ -76,6 +76,8 @@ def _inner_loop(loss: FlatLoss, start: Tensor, rates: Tensor, support: Sequence[
     for rows in support:
         before = after.detach().requires_grad_()
         (grad,) = torch.autograd.grad(loss(before, rows), before, create_graph=form.second_order)
+        if form.clip_norm is not None:
+            grad = clipped({"all": grad}, form.clip_norm)["all"]
         step = grad.detach()
         step = step if form.clip is None else step.clamp(-form.clip, form.clip)
         after = torch.addcmul(after, rates, step, value=-1)

@@ -15,11 +15,14 @@ from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.sliding_passes import (
     add,
     biases_of,
+    clipping,
     dot,
     enter,
+    inner_product,
     is_finite,
     judge,
     nonzero,
+    norm_of,
     real,
     rise,
     sink,
@@ -125,25 +128,13 @@ def _pair_up(rates: Array, kept: int, rows: int, room: Room) -> None:
 
 
 @compiled
-def _inner_product(n: int, m: int, room: Room) -> float:
-    """Of the gradients of two rows: per layer (inputs · inputs + 1) (deltas · deltas)."""
-    product = 0.0
-    for layer in range(len(room.sizes) - 1):
-        before, after = room.sizes[layer], room.sizes[layer + 1]
-        below = room.x if layer == 0 else room.outputs[layer - 1]
-        inputs = 1.0 + dot(below[n, :before], below[m, :before])
-        product += inputs * dot(room.deltas[layer, n, :after], room.deltas[layer, m, :after])
-    return product
-
-
-@compiled
 def _alignment(kept: int, rows: int, room: Room) -> float:
     """Cosine between the gradients of replayed and of fresh rows at θ, from inner products of rows alone."""
     both, old, new = 0.0, 0.0, 0.0
     for n in range(rows):
         _first_deltas(n, 1, room)
         for m in range(n + 1):
-            product = _inner_product(n, m, room) * (1.0 if n == m else 2.0)
+            product = inner_product(n, m, room) * (1.0 if n == m else 2.0)
             if n < kept:
                 old += product
             elif m >= kept:
@@ -188,9 +179,11 @@ def _move_layer(layer: int, n: int, whole: Any, rates: Array, room: Room) -> Non
 
 
 @compiled
-def _inner_step(step: int, j: int, span: Span, rates: Array, room: Room) -> None:
+def _inner_step(step: int, j: int, span: Span, rates: Array, work: Work) -> None:
     """Step on the loss of the window's row j, by its deltas in the room, which are those of its share in the score."""
-    n, whole, rows = span.kept + j, real(span.rows, room), span.rows
+    room, rows, n = work.room, span.rows, span.kept + j
+    whole = real(rows, room)
+    whole *= clipping(norm_of(n, room) * whole, work.recipe.rates[5], room)
     delta, biases, width = room.inner[step], biases_of(rates, 0, room), room.sizes[1]
     for o in range(width):
         delta[o] = room.deltas[0, n, o] * whole
@@ -343,12 +336,6 @@ def _move(slow: Array, rates: Array, grads: Array, effects: Array, grow: Any) ->
 
 
 @compiled
-def _clipping(squares: Any, share: Any, max_norm: Any, room: Room) -> Any:
-    scale = max_norm / (np.sqrt(squares) * share + room.one.dtype.type(1e-6))
-    return scale if not scale > 1 else room.one[0]
-
-
-@compiled
 def _finish(steps: int, held: Held, recipe: Recipe, room: Room) -> Any:
     """Mean over steps, dead rates that would sink left out, both norms clipped; then rates, and weights by the new rates.
 
@@ -364,8 +351,8 @@ def _finish(steps: int, held: Held, recipe: Recipe, room: Room) -> Any:
         for first, end in stretches:
             if not (is_finite(grads[first:end]) and is_finite(effects[first:end])):
                 return np.nan
-    grow = recipe.rates[3] * share * _clipping(grown, share, recipe.rates[4], room)
-    move = share * _clipping(gone, share, recipe.rates[4], room)
+    grow = recipe.rates[3] * share * clipping(np.sqrt(grown) * share, recipe.rates[4], room)
+    move = share * clipping(np.sqrt(gone) * share, recipe.rates[4], room)
     for first, end in stretches:
         _scale(grads[first:end], move)
         moved += _move(slow[first:end], rates[first:end], grads[first:end], effects[first:end], grow)
@@ -385,7 +372,7 @@ def look_ahead(row: int, newest: int, work: Work) -> bool:
     known, order = _count_known(span.kept, held, given, room), given.orders[row, :steps]
     _first_deltas(span.kept + order[0], span.rows, room)
     for step in range(steps):
-        _inner_step(step, order[step], span, held.rates, room)
+        _inner_step(step, order[step], span, held.rates, work)
         _score(step, span, known, work)
     _pair_off(order, span.kept, span.rows, room)
     _first_layer(span.kept, span.rows, room)

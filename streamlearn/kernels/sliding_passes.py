@@ -147,6 +147,31 @@ def dot(a: Array, b: Array) -> Any:
 
 
 @compiled
+def inner_product(n: int, m: int, room: Room) -> float:
+    """Of the gradients of two rows: per layer (inputs · inputs + 1) (deltas · deltas)."""
+    product = 0.0
+    for layer in range(len(room.sizes) - 1):
+        before, after = room.sizes[layer], room.sizes[layer + 1]
+        below = room.x if layer == 0 else room.outputs[layer - 1]
+        inputs = 1.0 + dot(below[n, :before], below[m, :before])
+        product += inputs * dot(room.deltas[layer, n, :after], room.deltas[layer, m, :after])
+    return product
+
+
+@compiled
+def norm_of(n: int, room: Room) -> Any:
+    """Of a row's gradient, all layers together, by its deltas."""
+    return room.one.dtype.type(np.sqrt(inner_product(n, n, room)))
+
+
+@compiled
+def clipping(norm: Any, most: Any, room: Room) -> Any:
+    """What brings a gradient of this norm down to the norm `most`; 1 where it is not above, NaN where it is NaN."""
+    scale = most / (norm + room.one.dtype.type(1e-6))
+    return scale if not scale > 1 else room.one[0]
+
+
+@compiled
 def is_finite(values: Array) -> bool:
     bad = 0
     for p in range(len(values)):

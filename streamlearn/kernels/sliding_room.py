@@ -48,7 +48,7 @@ class Recipe(NamedTuple):
     every: int
     replays: int
     align_every: int
-    rates: Array  # leak, share, weight of the recall gap, meta_lr, clip_norm
+    rates: Array  # leak, share, weight of the recall gap, meta_lr, clip_norm, inner_clip_norm
 
 
 class Told(NamedTuple):

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from streamlearn.adapt import outer
 from streamlearn.adapt.fast import Pace, fast_step
-from streamlearn.adapt.inner import Episode, Form, first_order_gradient
+from streamlearn.adapt.inner import Episode, Form
 from streamlearn.adapt.params import Loss, Params, Rows, cosine, gradient, is_finite, masked_cross_entropy
 from streamlearn.adapt.recall import Recall, recall_gap
+from streamlearn.adapt.recursion import meta_gradient
 from streamlearn.errors import CheckpointError
 from streamlearn.inputs import Inputs
 from streamlearn.kernels.sliding_room import Recipe
@@ -60,6 +61,9 @@ class SlidingLookAhead(Chunkwise):
         inner_lr: float = key(0.1, "step size that every weight starts from", gt=0)
         meta_lr: float = key(0.3, "how fast step sizes learn; 0 leaves them as they start", ge=0)
         clip_norm: float = key(2.0, "bound on the global norm of each meta gradient", gt=0)
+        inner_clip_norm: float | None = key(
+            16.0, "bound on the norm of a row's gradient, in look-aheads and in steps of the fast weights", gt=0
+        )
         leak: float = key(0.02, "share of the way back to the slow weights that fast weights go with each row", gt=0, le=1)
         fast_share: float = key(0.25, "share of the learned step sizes by which fast weights move", ge=0)
         max_contexts: int = key(0, "contexts with a softmax of their own (multi-head); 0 ignores contexts", ge=0)
@@ -73,7 +77,7 @@ class SlidingLookAhead(Chunkwise):
         slow = self.point.weights["slow"]
         self.point = self.point._replace(weights={**self.point.weights, "fast": {n: p.clone() for n, p in slow.items()}})
         self._recent = self._columns(Batch.of(np.zeros((0, *task.shape), np.float32), np.zeros(0, np.int64)))
-        self._pace = Pace(settings.leak, settings.fast_share)
+        self._pace = Pace(settings.leak, settings.fast_share, settings.inner_clip_norm)
         self._compiled = CompiledStream(self._recipe(), self.generator) if self._wants_compiling() else None
         self.kernel = "torch" if self._compiled is None else "numba"
         self.allow_kernel_change = settings.allow_kernel_change
@@ -115,9 +119,9 @@ class SlidingLookAhead(Chunkwise):
         if replayed is not None:
             episode = Episode(support, Rows.joined([replayed[0], fresh]), self._score(replayed[1]))
         slow, rates = self.point.weights["slow"], self.point.weights["rates"]
-        meta = first_order_gradient(self._loss, slow, rates, episode, Form(floor=False))
-        alignment = self._alignment(fresh, replayed[0]) if replayed and self._measures_alignment() else math.nan
         own = self.settings
+        meta = meta_gradient(self._loss, slow, rates, episode, Form(floor=False, clip_norm=own.inner_clip_norm))
+        alignment = self._alignment(fresh, replayed[0]) if replayed and self._measures_alignment() else math.nan
         slow, rates = outer.revived(slow, rates, meta, meta_lr=own.meta_lr, clip_norm=own.clip_norm)
         self.point = self.point._replace(weights={**self.point.weights, "slow": slow, "rates": rates})
         return alignment
@@ -232,7 +236,8 @@ class SlidingLookAhead(Chunkwise):
 
     def _recipe(self) -> Recipe:
         own = self.settings
-        rates = np.array([own.leak, own.fast_share, own.recall, own.meta_lr, own.clip_norm], self.task.dtype)
+        bound = own.inner_clip_norm or math.inf
+        rates = np.array([own.leak, own.fast_share, own.recall, own.meta_lr, own.clip_norm, bound], self.task.dtype)
         return Recipe(own.window, own.update_every, own.replay_rows, ALIGNMENT_EVERY, rates)
 
     # The memory, and the newest rows.

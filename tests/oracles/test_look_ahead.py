@@ -94,7 +94,19 @@ def problem(draws: torch.Generator) -> tuple[Params, Params, Episode]:
     return params, rates, Episode([rows(2) for _ in range(3)], rows(7))
 
 
-@pytest.mark.parametrize("form", [Form(True, True), Form(True, False), Form(True, False, 0.05), Form(True, True, None, True)])
+FLOORLESS = {"second_order": True, "floor": False}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        Form(second_order=True),
+        Form(**FLOORLESS),
+        Form(**FLOORLESS, clip=0.05),
+        Form(**FLOORLESS, clip_norm=0.1),
+        Form(second_order=True, last_only=True),
+    ],
+)
 def test_exact_gradients_match_central_differences(form: Form, draws: torch.Generator) -> None:
     params, rates, episode = problem(draws)
     meta = exact_gradient(loss, params, rates, episode, form)
@@ -118,18 +130,20 @@ def central_difference(params: Params, rates: Params, episode: Episode, form: Fo
 
 def meta_loss(params: Params, rates: Params, episode: Episode, form: Form) -> float:
     """The definition, written out."""
-    scores, fast = [], dict(params)
+    scores, fast, norm = [], dict(params), form.clip_norm
     for rows in episode.support:
         leaves = {n: p.clone().requires_grad_() for n, p in fast.items()}
         grads = torch.autograd.grad(loss(leaves, rows), list(leaves.values()))
+        size = float(torch.cat([g.flatten() for g in grads]).norm())
         for (name, p), g in zip(fast.items(), grads, strict=True):
             rate = rates[name].clamp(min=0) if form.floor else rates[name]
-            fast[name] = p - rate * (g if form.clip is None else g.clamp(-form.clip, form.clip))
+            bounded = g if norm is None else g * min(1.0, norm / (size + 1e-6))
+            fast[name] = p - rate * (bounded if form.clip is None else bounded.clamp(-form.clip, form.clip))
         scores.append(float(loss(fast, episode.query)))
     return scores[-1] if form.last_only else sum(scores) / len(scores)
 
 
-@pytest.mark.parametrize("form", [Form(), Form(floor=False), Form(clip=0.05), Form(last_only=True)])
+@pytest.mark.parametrize("form", [Form(), Form(floor=False), Form(clip=0.05), Form(clip_norm=0.1), Form(last_only=True)])
 def test_first_order_gradients_equal_the_graph_with_inner_gradients_cut_off(form: Form, draws: torch.Generator) -> None:
     """The slow obvious version: keep the graph, but take the inner gradients as constants."""
     params, rates, episode = problem(draws)
@@ -139,7 +153,7 @@ def test_first_order_gradients_equal_the_graph_with_inner_gradients_cut_off(form
     def constant_gradient(params: Params, rows: Rows) -> Params:
         return gradient(loss, params, rows)
 
-    path = look_ahead(constant_gradient, leaves[0], inner, episode.support, form.clip)
+    path = look_ahead(constant_gradient, leaves[0], inner, episode.support, form)
     scored = path.fast[-1:] if form.last_only else path.fast
     score = torch.stack([loss(fast, episode.query) for fast in scored]).mean()
     grads = torch.autograd.grad(score, [*leaves[0].values(), *leaves[1].values()])

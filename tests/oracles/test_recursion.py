@@ -17,12 +17,13 @@ from streamlearn.models.classifier import Classifier, ModelSettings, build
 
 UPDATES = 500
 FORMS = [
-    Form(second, floor, clip, last)
+    Form(second, floor, clip, norm, last)
     for second in (False, True)
-    for floor, clip, last in (
-        (True, None, False),
-        (False, 0.05, False),
-        (False, None, True),
+    for floor, clip, norm, last in (
+        (True, None, None, False),
+        (False, 0.05, None, False),
+        (False, None, 0.3, False),
+        (False, 0.05, 0.3, True),
     )
 ]
 

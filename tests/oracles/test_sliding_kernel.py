@@ -22,9 +22,11 @@ def check_measures(one: Mapping[str, float], two: Mapping[str, float]) -> None:
         np.testing.assert_allclose(one[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-def test_five_hundred_and_fifty_updates_differ_by_no_more_than_rounding() -> None:
+@pytest.mark.parametrize("inner_clip_norm", [None, 1.0])
+def test_five_hundred_and_fifty_updates_differ_by_no_more_than_rounding(inner_clip_norm: float | None) -> None:
     task = Task((30,), seed=1, model=ModelSettings(hidden=(12, 9)), dtype="float64")
     options = {"inner_lr": 0.3, "recall": 0.3, "window": 4, "update_every": 2, "replay_rows": 4, "fast_share": 0.5}
+    options["inner_clip_norm"] = inner_clip_norm
     fast, plain = pair(SlidingLookAhead, task, memory={"rows": 40}, **options)
     batch = stream(1100, 30, 6, seed=0)
     for start in range(0, len(batch), 100):
@@ -43,11 +45,20 @@ def test_five_hundred_and_fifty_updates_differ_by_no_more_than_rounding() -> Non
     update_every=st.integers(1, 4),
     replay_rows=st.integers(0, 9),
     recall=st.sampled_from([0.0, 0.3, 2.0]),
+    inner_clip_norm=st.sampled_from([None, 0.3, 2.0]),
     kind=st.sampled_from(["none", "scale", "standardise"]),
     seed=st.integers(0, 10_000),
 )
 @example(
-    features=784, hidden=[100, 100], window=4, update_every=2, replay_rows=4, recall=0.3, kind="none", seed=0
+    features=784,
+    hidden=[100, 100],
+    window=4,
+    update_every=2,
+    replay_rows=4,
+    recall=0.3,
+    inner_clip_norm=1.0,
+    kind="none",
+    seed=0,
 )  # the paper's
 def test_any_shape_gives_the_same(  # noqa: PLR0917 hypothesis passes by name
     features: int,
@@ -56,12 +67,14 @@ def test_any_shape_gives_the_same(  # noqa: PLR0917 hypothesis passes by name
     update_every: int,
     replay_rows: int,
     recall: float,
+    inner_clip_norm: float | None,
     kind: Any,
     seed: int,
 ) -> None:
     inputs = InputSettings(kind=kind, factor=0.5, clip=2.0)
     task = Task((features,), seed=seed, model=ModelSettings(hidden=tuple(hidden)), dtype="float64", inputs=inputs)
     options = {"window": window, "update_every": update_every, "replay_rows": replay_rows, "recall": recall}
+    options["inner_clip_norm"] = inner_clip_norm
     fast, plain = pair(SlidingLookAhead, task, memory={"rows": 15}, **options)
     batch = stream(40, features, 20, seed)  # in longer runs a unit at its kink multiplies rounding
     batch.x[31] = np.nan

@@ -41,6 +41,18 @@ def test_a_fast_step_on_a_quadratic_matches_the_closed_form(leak: float, share: 
     torch.testing.assert_close(fast, (1 - share * rates) * (w + leak * (slow - w)) + share * rates * c, **TIGHT)
 
 
+def test_a_fast_step_goes_no_further_than_its_bound_lets_it() -> None:
+    w, c = doubles(2, 7)
+    pace = Pace(0.1, 1.0, clip_norm=0.5)
+    row = Rows(c, torch.zeros(0), torch.zeros(0))
+
+    def pull(params: Params, rows: Rows) -> Tensor:
+        return 100 * ((params["w"] - rows.x) ** 2).sum()
+
+    fast = fast_step(pull, {"w": w}, row, slow={"w": w}, rates={"w": torch.ones(7, dtype=torch.float64)}, pace=pace)["w"]
+    torch.testing.assert_close(fast, w + 0.5 * (c - w) / (c - w).norm(), rtol=1e-6, atol=1e-6)
+
+
 def test_the_recall_gap_is_the_mean_square_over_labels_that_were_known() -> None:
     logits = torch.tensor([[1.0, 2.0, 9.0], [3.0, 9.0, 9.0]])
     stored = torch.tensor([[0.0, 4.0, 0.0], [6.0, 0.0, 0.0]])
@@ -132,6 +144,10 @@ class Obvious:
         leaves = {n: p.clone().requires_grad_() for n, p in params.items()}
         return dict(zip(leaves, torch.autograd.grad(loss(leaves), list(leaves.values())), strict=True))
 
+    def bounded(self, grads: Params) -> Params:
+        norm = float(torch.cat([g.flatten() for g in grads.values()]).norm())
+        return {n: g * min(1.0, (self.own.inner_clip_norm or np.inf) / (norm + 1e-6)) for n, g in grads.items()}
+
     def chances(self, count: int) -> list[float]:
         return torch.rand(count, dtype=torch.float64, generator=self.draws).tolist()
 
@@ -139,7 +155,7 @@ class Obvious:
         self.labels = max(self.labels, y + 1)
         own, row = self.own, (x, y)
         at = {n: w + own.leak * (self.slow[n] - w) for n, w in self.fast.items()}
-        g = self.grads(lambda p: self.loss(p, row), at)
+        g = self.bounded(self.grads(lambda p: self.loss(p, row), at))
         self.fast = {n: w - own.fast_share * self.rates[n] * g[n] for n, w in at.items()}
         self.window = [*self.window, row][-own.window :]
         if (self.seen + 1) % own.update_every == 0:
@@ -173,7 +189,7 @@ class Obvious:
         total = {n: torch.zeros_like(p) for n, p in fast.items()}
         meta, effect = dict(total), dict(total)
         for i in order:
-            g = self.grads(lambda p, i=i: self.loss(p, self.window[i]), fast)
+            g = self.bounded(self.grads(lambda p, i=i: self.loss(p, self.window[i]), fast))
             total = {n: t + g[n] for n, t in total.items()}
             fast = {n: w - self.rates[n] * g[n] for n, w in fast.items()}
             judged = self.grads(lambda p: self.score(p, replayed), fast)
@@ -188,7 +204,14 @@ class Obvious:
         self.slow = {n: p - self.rates[n] * meta[n] for n, p in self.slow.items()}
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 3, "update_every": 1, "replay_rows": 7, "meta_lr": 3.0, "clip_norm": 0.3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"window": 3, "update_every": 1, "replay_rows": 7, "meta_lr": 3.0, "clip_norm": 0.3},
+        {"inner_clip_norm": 0.4},
+    ],
+)
 def test_the_learner_equals_the_slow_obvious_version(options: dict[str, Any]) -> None:
     own = SlidingLookAhead.Settings(memory={"rows": 9}, **options)
     learner, obvious, batch = SlidingLookAhead(own, TASK), Obvious(own), stream(100)

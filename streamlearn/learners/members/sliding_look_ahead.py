@@ -37,6 +37,7 @@ class Settings(SlidingLookAhead.Settings):
     memory: LongSettings = key(LongSettings(), "the replay memory")
     recall: float = other(SlidingLookAhead.Settings, "recall", 0.3)
     inner_lr: float = other(SlidingLookAhead.Settings, "inner_lr", 0.15)
+    inner_clip_norm: float | None = other(SlidingLookAhead.Settings, "inner_clip_norm", None)
     fast_share: float = other(SlidingLookAhead.Settings, "fast_share", 0.5)
 
 
