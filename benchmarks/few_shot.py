@@ -66,7 +66,7 @@ ALIKE = {  # about as long as each other
     "fomaml": (3000, 2200, 1500, 900),
     "anil": (3000, 3000, 1800, 1000),
     "reptile": (1300, 1300, 400, 400),
-    "imaml": (240, 200, 200, 150),
+    "imaml": (700, 400, 450, 250),
     "comln": (2000, 900, 300, 130),
 }
 WIDTHS = {"narrow": Width(16, ALIKE, 4), "full": Width(64, dict.fromkeys(ALGORITHMS, (60_000,) * len(SHAPES)), 32)}
