@@ -24,9 +24,8 @@ questions of an episode, which an answer in a stream cannot have). Trained on ba
 evaluation characters, 5 questions a character; per cent, mean ± standard deviation over seeds. In parentheses the nearest
 class mean of the same features, which needs no adaptation. `untrained` is that of the network as drawn. COMLN published
 nothing on Omniglot: compare it with ANIL on the same trunk. Reptile trains on ten drawings a character, two of each in an inner
-step, and takes 20 steps where it is asked. A meta-step of iMAML (ten inner steps, five of
-conjugate gradients) takes as long as four of MAML's: in the same time it gets that many fewer, and 20 ways need more than anyone
-has had here.
+step, and takes 20 steps where it is asked. A meta-step of iMAML (ten inner steps, five of conjugate
+gradients) takes as long as four of MAML's: in the same time it gets that many fewer.
 **Reduced and full rows are not to be compared with each other.**
 """
 
