@@ -22,9 +22,9 @@ from streamlearn.kernels.sliding_passes import (
     is_finite,
     judge,
     nonzero,
-    norm_of,
     real,
     rise,
+    row_clipping,
     sink,
     take_in,
     turn_all,
@@ -183,7 +183,7 @@ def _inner_step(step: int, j: int, span: Span, rates: Array, work: Work) -> None
     """Step on the loss of the window's row j, by its deltas in the room, which are those of its share in the score."""
     room, rows, n = work.room, span.rows, span.kept + j
     whole = real(rows, room)
-    whole *= clipping(norm_of(n, room) * whole, work.recipe.rates[5], room)
+    whole *= row_clipping(n, whole, work.recipe.rates[5], room)
     delta, biases, width = room.inner[step], biases_of(rates, 0, room), room.sizes[1]
     for o in range(width):
         delta[o] = room.deltas[0, n, o] * whole

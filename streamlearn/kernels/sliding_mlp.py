@@ -4,7 +4,7 @@ from typing import Any
 
 from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.sliding_meta import look_ahead
-from streamlearn.kernels.sliding_passes import clipping, enter, is_finite, judge, norm_of, rise, step_back, take_in
+from streamlearn.kernels.sliding_passes import enter, is_finite, judge, rise, row_clipping, step_back, take_in
 from streamlearn.kernels.sliding_room import Work
 from streamlearn.records import Array
 
@@ -32,7 +32,7 @@ def _fast_step(start: Array, label: int, work: Work) -> bool:
     rise(0, fast, room)
     judge(0, label, one, room)
     step_back(fast, 0, room)
-    share *= clipping(norm_of(0, room), work.recipe.rates[5], room)
+    share *= row_clipping(0, one, work.recipe.rates[5], room)
     finite = True
     for layer in range(len(room.sizes) - 1):
         width, delta = room.sizes[layer + 1], room.deltas[layer, 0, : room.sizes[layer + 1]]

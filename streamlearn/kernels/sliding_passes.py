@@ -159,16 +159,18 @@ def inner_product(n: int, m: int, room: Room) -> float:
 
 
 @compiled
-def norm_of(n: int, room: Room) -> Any:
-    """Of a row's gradient, all layers together, by its deltas."""
-    return room.one.dtype.type(np.sqrt(inner_product(n, n, room)))
-
-
-@compiled
 def clipping(norm: Any, most: Any, room: Room) -> Any:
     """What brings a gradient of this norm down to the norm `most`; 1 where it is not above, NaN where it is NaN."""
     scale = most / (norm + room.one.dtype.type(1e-6))
     return scale if not scale > 1 else room.one[0]
+
+
+@compiled
+def row_clipping(n: int, whole: Any, most: Any, room: Room) -> Any:
+    """`clipping` of row n's gradient, of which `whole` times its deltas tell; nothing is computed where there is no bound."""
+    if most == np.inf:
+        return room.one[0]
+    return clipping(room.one.dtype.type(np.sqrt(inner_product(n, n, room))) * whole, most, room)
 
 
 @compiled
