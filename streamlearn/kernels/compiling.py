@@ -46,3 +46,8 @@ def compiled(function: F) -> F:
         return cast(F, numba.njit(function, cache=True, nogil=True, error_model="numpy"))
     except RuntimeError:  # numba found no place for its cache
         return cast(F, numba.njit(function, nogil=True, error_model="numpy"))
+
+
+def summing(function: F) -> F:
+    """Compiled with leave to add in another order than written, the same in each run: a sum in one chain is slow."""
+    return cast(F, numba.njit(function, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"}))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streamlearn.kernels.compiling import compiled
-from streamlearn.kernels.rows import Rows, Terms, chance, dot, log_softmax, loss_gradient, turn
+from streamlearn.kernels.rows import Rows, Terms, chance, dot_of_lines, log_softmax, loss_gradient, turn
 from streamlearn.kernels.sums import add_groups
 from streamlearn.records import Array
 
@@ -45,7 +45,6 @@ class Desk(NamedTuple):
     deltas: Array  # [layers, rows, widest]
     turned: Array  # [widest, most inputs]: a layer, transposed
     terms: Terms
-    lanes: Array  # [LANES]
 
 
 @compiled
@@ -56,18 +55,18 @@ def _below(layer: int, x: Array, desk: Desk) -> Array:
 
 @compiled
 def _forward(x: Array, count: int, layers: Any, desk: Desk) -> None:
-    last = len(layers) - 1
+    last, picks, factors = len(layers) - 1, desk.terms.picks, desk.terms.factors
     for layer in range(last + 1):
         weights, below, outputs = layers[layer], _below(layer, x, desk), desk.outputs[layer]
         inputs, width = len(weights) - 1, desk.widths[layer]
         for r in range(count):
             number = 0
             for i in range(inputs):
-                desk.terms.picks[number], desk.terms.factors[number] = i, below[r, i]
+                picks[number], factors[number] = i, below[r, i]
                 number += below[r, i] != 0
             for o in range(width):
                 outputs[r, o] = weights[inputs, o]
-            add_groups(outputs, r, width, weights, number, desk.terms.picks, desk.terms.factors)
+            add_groups(outputs, r, width, weights, number, picks, factors)
             if layer < last:
                 for o in range(width):
                     if outputs[r, o] <= 0:  # noqa: PLR1730 unlike max, this lets NaN through, to be seen
@@ -76,16 +75,19 @@ def _forward(x: Array, count: int, layers: Any, desk: Desk) -> None:
 
 @compiled
 def _backward(count: int, layers: Any, desk: Desk) -> None:
+    picks, factors, turned = desk.terms.picks, desk.terms.factors, desk.turned
     for layer in range(len(layers) - 1, 0, -1):
         width, inputs = desk.widths[layer], len(layers[layer]) - 1
         deltas, below, earlier = desk.deltas[layer], desk.outputs[layer - 1], desk.deltas[layer - 1]
-        turn(layers[layer], inputs, width, desk.turned)
+        turn(layers[layer], inputs, width, turned)
         for r in range(count):
+            number = 0
             for o in range(width):
-                desk.terms.picks[o], desk.terms.factors[o] = o, deltas[r, o]
+                picks[number], factors[number] = o, deltas[r, o]
+                number += deltas[r, o] != 0
             for i in range(inputs):
                 earlier[r, i] = 0
-            add_groups(earlier, r, inputs, desk.turned, width, desk.terms.picks, desk.terms.factors)
+            add_groups(earlier, r, inputs, turned, number, picks, factors)
             for i in range(inputs):
                 if below[r, i] <= 0:
                     earlier[r, i] = 0
@@ -99,9 +101,8 @@ def _norm(x: Array, count: int, layers: Any, desk: Desk) -> float:
         width, inputs = desk.widths[layer], len(layers[layer]) - 1
         below, deltas = _below(layer, x, desk), desk.deltas[layer]
         for r in range(count):
-            mine, delta = below[r, :inputs], deltas[r, :width]
             for s in range(r + 1):
-                product = (1.0 + dot(below, s, mine, desk.lanes)) * dot(deltas, s, delta, desk.lanes)
+                product = (1.0 + dot_of_lines(below, s, below, r, inputs)) * dot_of_lines(deltas, s, deltas, r, width)
                 total += product * (1.0 if r == s else 2.0)
     return float(np.sqrt(max(total, 0.0))) if total - total == 0 else np.inf
 
@@ -109,6 +110,7 @@ def _norm(x: Array, count: int, layers: Any, desk: Desk) -> float:
 @compiled
 def _step(x: Array, count: int, step: Any, layers: Any, desk: Desk) -> None:
     """Move all layers by `step` times the gradient summed over rows."""
+    picks, factors = desk.terms.picks, desk.terms.factors
     for layer in range(len(layers)):
         weights, width, below, deltas = layers[layer], desk.widths[layer], _below(layer, x, desk), desk.deltas[layer]
         inputs = len(weights) - 1
@@ -116,9 +118,9 @@ def _step(x: Array, count: int, step: Any, layers: Any, desk: Desk) -> None:
             terms = 0
             for r in range(count):
                 factor = step if i == inputs else step * below[r, i]
-                desk.terms.picks[terms], desk.terms.factors[terms] = r, factor
+                picks[terms], factors[terms] = r, factor
                 terms += factor != 0
-            add_groups(weights, i, width, deltas, terms, desk.terms.picks, desk.terms.factors)
+            add_groups(weights, i, width, deltas, terms, picks, factors)
 
 
 @compiled

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streamlearn.kernels.compiling import compiled
-from streamlearn.kernels.sliding_passes import add, biases_of, dot, enter, judge, rise, step_back, take_in, weights_of
+from streamlearn.kernels.sliding_passes import add, biases_of, dot, enter, judge, layer_of, rise, step_back, take_in
 from streamlearn.kernels.sliding_room import Room
 from streamlearn.kernels.sums import add_fours
 from streamlearn.records import Array
@@ -29,7 +29,7 @@ def _catch_up(n: int, room: Room) -> None:
     """What the steps so far did to the pre-activations of row n."""
     for m in range(n):
         room.terms[m], room.values[m] = m, -(dot(room.x[m], room.x[n]) + room.one[0])
-    add_fours(room.z, n, room.sizes[1], room.inner, n, room.terms, room.values)
+    add_fours(room.z, n, room.sizes[1], room.inner_deltas[0], n, room.terms, room.values)
 
 
 @compiled
@@ -47,21 +47,22 @@ def _clipping(n: int, max_norm: Any, room: Room) -> Any:
 @compiled
 def _step(n: int, label: int, rates: Array, room: Room) -> None:
     """One step of gradient descent on row n."""
-    ahead = room.ahead
+    ahead, one = room.ahead, room.one[0]
     _catch_up(n, room)
-    rise(n, ahead, room)
-    judge(n, label, room.one[0], room)
+    rise(n, n + 1, ahead, room)
+    judge(n, label, one, room)
     step_back(ahead, n, room)
     step = rates[0] * _clipping(n, rates[2], room)
     for o in range(room.sizes[1]):
-        room.inner[n, o] = step * room.deltas[0, n, o]
+        room.inner_deltas[0, n, o] = step * room.deltas[0, n, o]
     for layer in range(1, len(room.sizes) - 1):
-        weights, delta = weights_of(ahead, layer, room), room.deltas[layer, n, : room.sizes[layer + 1]]
-        for i in range(room.sizes[layer]):
-            value = room.outputs[layer - 1, n, i]
+        weights, outputs, deltas = layer_of(ahead, layer, room), room.outputs[layer - 1], room.deltas[layer]
+        before, width = room.sizes[layer], room.sizes[layer + 1]
+        for i in range(before + 1):
+            value = (outputs[n, i] if i < before else one) * step
             if value != 0:
-                add(weights[i], -step * value, delta)
-        add(biases_of(ahead, layer, room), -step, delta)
+                for o in range(width):
+                    weights[i, o] -= value * deltas[n, o]
 
 
 @compiled
@@ -75,15 +76,15 @@ def _draw_back(theta: Array, rows: int, within: Any, room: Room) -> None:
     """Take this share of the way that a pass went."""
     upper, width = room.starts[1], room.sizes[1]
     _towards(theta[upper:], room.ahead[upper:], within)
-    weights, biases = weights_of(theta, 0, room), biases_of(theta, 0, room)
+    weights, biases = layer_of(theta, 0, room), biases_of(theta, 0, room)
     for i in range(room.sizes[0]):
         count = 0
         for n in range(rows):
             room.terms[count], room.values[count] = n, -within * room.x[n, i]
             count += room.x[n, i] != 0
-        add_fours(weights, i, width, room.inner, count, room.terms, room.values)
+        add_fours(weights, i, width, room.inner_deltas[0], count, room.terms, room.values)
     for n in range(rows):
-        add(biases, -within, room.inner[n])
+        add(biases, -within, room.inner_deltas[0, n, :width])
 
 
 @compiled

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamlearn.kernels.compiling import compiled
+from streamlearn.kernels.compiling import compiled, summing
 from streamlearn.records import Array
 
 GOLDEN, FIRST, SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-LANES, TURNED = 16, 8
+TURNED = 8
 SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11))
 UNIT = 1.0 / (1 << 53)
 
@@ -56,21 +56,12 @@ def turn(table: Array, lines: int, width: int, turned: Array) -> None:
             turned[o, i] = table[i, o]
 
 
-@compiled
-def dot(table: Array, line: int, other: Array, lanes: Array) -> Any:
-    """`table[line, :n] · other[:n]`, summed in LANES parts: without leave to reorder a sum, a compiler keeps to one."""
-    width = len(other)
-    whole = width - width % LANES
-    total = lanes[0] * 0
-    if whole:
-        lanes[:] = 0
-        for start in range(0, whole, LANES):
-            for lane in range(LANES):
-                lanes[lane] += table[line, start + lane] * other[start + lane]
-        for lane in range(LANES):
-            total += lanes[lane]
-    for p in range(whole, width):
-        total += table[line, p] * other[p]
+@summing
+def dot_of_lines(a: Array, i: int, b: Array, j: int, width: int) -> Any:
+    """`a[i, :width] · b[j, :width]`."""
+    total = a.dtype.type(0)
+    for p in range(width):
+        total += a[i, p] * b[j, p]
     return total
 
 

@@ -11,24 +11,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamlearn.kernels.compiling import compiled
+from streamlearn.kernels.compiling import compiled, summing
 from streamlearn.kernels.sliding_passes import (
-    add,
     biases_of,
     clipping,
-    dot,
     enter,
     inner_product,
     is_finite,
     judge,
-    nonzero,
+    layer_of,
     real,
     rise,
     row_clipping,
     sink,
     take_in,
     turn_all,
-    weights_of,
+    turned,
 )
 from streamlearn.kernels.sliding_room import Given, Held, Recipe, Room, Work
 from streamlearn.kernels.sums import add_fours
@@ -40,6 +38,15 @@ class Span(NamedTuple):
 
     kept: int  # replayed ones, which come first
     rows: int  # all of them
+
+
+class Stored(NamedTuple):
+    """The answers that are held against those of now."""
+
+    logits: Array  # [capacity, label rows]
+    known: Array  # bool [capacity, label rows]
+    active: Array  # int64 [labels]: the active label rows
+    weight: Any  # of the recall gap, for each answer that is compared
 
 
 @compiled
@@ -98,17 +105,17 @@ def _begin(span: Span, slow: Array, room: Room) -> None:
             room.used[room.picks[n, t]] = True
         enter(n, slow, room)
     room.ahead[bias:] = slow[bias:]
-    for part in (room.steps, room.grads, room.effects):
-        part[bias:] = 0
     turn_all(room)
 
 
 @compiled
-def _products(a: Array, b: Array, picks: Array, terms: Array, values: Array) -> int:
-    """List as terms the picked features where the product of two rows is not 0. How many there are."""
+def _products(m: int, n: int, room: Room) -> int:
+    """List as terms the features where the product of two rows is not 0. How many there are."""
+    x, picks, terms, values = room.x, room.picks, room.terms, room.values
     count = 0
-    for t in range(len(picks)):
-        terms[count], values[count] = picks[t], a[picks[t]] * b[picks[t]]
+    for t in range(room.counts[m]):
+        i = picks[m, t]
+        terms[count], values[count] = i, x[m, i] * x[n, i]
         count += values[count] != 0
     return count
 
@@ -116,15 +123,16 @@ def _products(a: Array, b: Array, picks: Array, terms: Array, values: Array) -> 
 @compiled
 def _pair_up(rates: Array, kept: int, rows: int, room: Room) -> None:
     """P: what one inner step does to the pre-activations of the first layer, but for the biases."""
-    step_sizes, terms, values, pairs = weights_of(rates, 0, room), room.terms, room.values, room.pairs
+    step_sizes, terms, values, pairs, width = layer_of(rates, 0, room), room.terms, room.values, room.pairs, room.sizes[1]
     for j in range(rows - kept):
-        mine, picks = room.x[kept + j], room.picks[kept + j, : room.counts[kept + j]]
         for n in range(kept + j + 1):
-            count = _products(mine, room.x[n], picks, terms, values)
-            pairs[j * rows + n] = 0
-            add_fours(pairs, j * rows + n, room.sizes[1], step_sizes, count, terms, values)
+            at, count = j * rows + n, _products(kept + j, n, room)
+            for o in range(width):
+                pairs[at, o] = 0
+            add_fours(pairs, at, width, step_sizes, count, terms, values)
         for m in range(j):
-            room.pairs[m * rows + kept + j, :] = room.pairs[j * rows + kept + m, :]
+            for o in range(width):
+                pairs[m * rows + kept + j, o] = pairs[j * rows + kept + m, o]
 
 
 @compiled
@@ -146,151 +154,171 @@ def _alignment(kept: int, rows: int, room: Room) -> float:
 
 
 @compiled
-def _count_known(kept: int, held: Held, given: Given, room: Room) -> int:
-    known = 0
+def _stored(kept: int, work: Work) -> Stored:
+    held, given, room, weight = work.held, work.given, work.room, work.recipe.rates[2]
+    compared = 0
     for n in range(kept):
         for c in range(room.sizes[-1]):
-            known += held.known[room.slots[n], given.active[c]]
-    return known
+            compared += held.known[room.slots[n], given.active[c]]
+    if compared:
+        weight /= real(compared, room)
+    return Stored(held.logits, held.known, given.active, weight)
 
 
 @compiled
-def _descend(ahead: Array, steps: Array, rates: Array, value: Any, delta: Array) -> None:
-    for o in range(len(ahead)):
-        step = value * delta[o]
-        steps[o] += step
-        ahead[o] -= rates[o] * step
-
-
-@compiled
-def _move_layer(layer: int, n: int, whole: Any, rates: Array, room: Room) -> None:
-    before, after, start = room.sizes[layer], room.sizes[layer + 1], room.starts[layer]
-    outputs, delta = room.outputs[layer - 1, n], room.deltas[layer, n]
+def _move_layer(step: int, layer: int, rates: Array, room: Room) -> None:
+    """The weights that look ahead, and their turned copy, by this step."""
+    before, after, across = room.sizes[layer], room.sizes[layer + 1], turned(layer, room)
+    ahead, sizes = layer_of(room.ahead, layer, room), layer_of(rates, layer, room)
+    inputs, deltas = room.inner_inputs[layer], room.inner_deltas[layer]
     for i in range(before + 1):
-        value = (outputs[i] if i < before else room.one[0]) * whole
+        value = inputs[step, i]
         if value == 0:
             continue
-        at = start + i * after
-        ahead = room.ahead[at : at + after]
-        _descend(ahead, room.steps[at : at + after], rates[at : at + after], value, delta)
+        for o in range(after):
+            ahead[i, o] -= sizes[i, o] * (value * deltas[step, o])
         if i < before:
             for o in range(after):
-                room.turned[start + o * before + i] = ahead[o]
+                across[o, i] = ahead[i, o]
 
 
 @compiled
-def _inner_step(step: int, j: int, span: Span, rates: Array, work: Work) -> None:
-    """Step on the loss of the window's row j, by its deltas in the room, which are those of its share in the score."""
-    room, rows, n = work.room, span.rows, span.kept + j
-    whole = real(rows, room)
-    whole *= row_clipping(n, whole, work.recipe.rates[5], room)
-    delta, biases, width = room.inner[step], biases_of(rates, 0, room), room.sizes[1]
-    for o in range(width):
-        delta[o] = room.deltas[0, n, o] * whole
+def _inner_step(step: int, n: int, span: Span, rates: Array, bound: Any, room: Room) -> None:  # noqa: PLR0917 numba
+    """Step on the loss of the window's row `n`, by its deltas in the room, which are those of its share in the score."""
+    rows, j, whole = span.rows, n - span.kept, real(span.rows, room)
+    whole *= row_clipping(n, whole, bound, room)
+    inputs, deltas = room.inner_inputs, room.inner_deltas
+    for layer in range(len(room.sizes) - 1):
+        for o in range(room.sizes[layer + 1]):
+            deltas[layer, step, o] = room.deltas[layer, n, o] * whole
+        if layer:
+            for i in range(room.sizes[layer]):
+                inputs[layer, step, i] = room.outputs[layer - 1, n, i]
+            inputs[layer, step, room.sizes[layer]] = 1
+    z, pairs, biases = room.z, room.pairs, biases_of(rates, 0, room)
     for m in range(rows):
-        z, pair = room.z[m], room.pairs[j * rows + m]
-        for o in range(width):
-            z[o] -= delta[o] * (pair[o] + biases[o])
-    add(biases_of(room.steps, 0, room), room.one[0], delta)
+        for o in range(room.sizes[1]):
+            z[m, o] -= deltas[0, step, o] * (pairs[j * rows + m, o] + biases[o])
     for layer in range(1, len(room.sizes) - 1):
-        _move_layer(layer, n, whole, rates, room)
+        _move_layer(step, layer, rates, room)
 
 
 @compiled
-def _gap(n: int, known: int, work: Work) -> None:
-    """Add the delta of the recall gap to row n's in the last layer; `known` stored answers are compared in all."""
-    held, given, room, weight = work.held, work.given, work.room, work.recipe.rates[2]
-    last, slot = len(room.sizes) - 2, room.slots[n]
-    for c in range(room.sizes[-1]):
-        row = given.active[c]
-        if held.known[slot, row]:
-            gap = room.outputs[last, n, c] - held.logits[slot, row]
-            room.deltas[last, n, c] += weight * (gap + gap) / real(known, room)
+def _gap(n: int, stored: Stored, room: Room) -> None:
+    """Add the delta of the recall gap to row n's in the last layer."""
+    last, slot, active, weight = len(room.sizes) - 2, room.slots[n], stored.active, stored.weight
+    logits, deltas, was, known = room.outputs[last], room.deltas[last], stored.logits, stored.known
+    for c in range(len(active)):
+        if known[slot, active[c]]:
+            gap = logits[n, c] - was[slot, active[c]]
+            deltas[n, c] += weight * (gap + gap)
 
 
 @compiled
-def _gather(layer: int, rows: int, room: Room) -> None:
-    """Gradient of an upper layer."""
-    after, grads = room.sizes[layer + 1], weights_of(room.query, layer, room)
-    deltas, outputs = room.deltas[layer], room.outputs[layer - 1]
-    terms, values = room.terms, room.values
-    for i in range(room.sizes[layer]):
-        add_fours(grads, i, after, deltas, nonzero(outputs[:rows, i], terms, values), terms, values)
-    biases = biases_of(room.query, layer, room)
+def _score(step: int, span: Span, stored: Stored, room: Room) -> None:
+    """Deltas of the score under the weights that look ahead, kept beside the outputs they go with."""
+    rows, share = span.rows, room.one[0] / real(span.rows, room)
+    rise(0, rows, room.ahead, room)
     for n in range(rows):
-        add(biases, room.one[0], deltas[n, :after])
-
-
-@compiled
-def _subtract_products(total: Array, a: Array, b: Array) -> None:
-    for p in range(len(total)):
-        total[p] -= a[p] * b[p]
-
-
-@compiled
-def _score(step: int, span: Span, known: int, work: Work) -> None:
-    """Gradient of the score under the weights that look ahead: added to ∂θ and, times what was stepped, to ∂α."""
-    room, rows, compares = work.room, span.rows, known > 0 and work.recipe.rates[2] > 0
-    share, width, bias = room.one[0] / real(rows, room), room.sizes[1], room.sizes[0] * room.sizes[1]
-    room.query[bias:] = 0
-    biases = biases_of(room.query, 0, room)
-    for n in range(rows):
-        rise(n, room.ahead, room)
         judge(n, room.y[n], share, room)
-        if n < span.kept and compares:
-            _gap(n, known, work)
-        sink(n, room)
-        room.suffix[step, n, :] = room.deltas[0, n, :width]
-        add(biases, room.one[0], room.suffix[step, n])
-    for layer in range(1, len(room.sizes) - 1):
-        _gather(layer, rows, room)
-    add(room.grads[bias:], room.one[0], room.query[bias:])
-    _subtract_products(room.effects[bias:], room.query[bias:], room.steps[bias:])
+    if stored.weight > 0:
+        for n in range(span.kept):
+            _gap(n, stored, room)
+    sink(0, rows, room)
+    for layer in range(len(room.sizes) - 1):
+        for n in range(rows):
+            for o in range(room.sizes[layer + 1]):
+                room.score_deltas[layer, step * rows + n, o] = room.deltas[layer, n, o]
+                room.score_outputs[layer, step * rows + n, o] = room.outputs[layer, n, o]
 
 
 @compiled
 def _first_deltas(n: int, rows: int, room: Room) -> None:
     """As `_score` leaves them for a row of the window."""
-    rise(n, room.ahead, room)
+    rise(n, n + 1, room.ahead, room)
     judge(n, room.y[n], room.one[0] / real(rows, room), room)
-    sink(n, room)
+    sink(n, n + 1, room)
+
+
+@compiled
+def _upper_layer(layer: int, steps: int, rows: int, room: Room) -> None:
+    """∂θ and ∂α of an upper layer, unit by unit, from the last step to the first.
+
+    What the score of this and later steps says of a weight, times the inner gradient of this step, is its part of ∂α.
+    """
+    grads, effects = layer_of(room.grads, layer, room), layer_of(room.effects, layer, room)
+    outputs, deltas = room.score_outputs[layer - 1], room.score_deltas[layer]
+    inputs, inner = room.inner_inputs[layer], room.inner_deltas[layer]
+    before, width, terms, values, one = room.sizes[layer], room.sizes[layer + 1], room.terms, room.values, room.one[0]
+    for i in range(before + 1):
+        for o in range(width):
+            grads[i, o] = 0
+            effects[i, o] = 0
+        for step in range(steps - 1, -1, -1):
+            count = 0
+            for n in range(step * rows, (step + 1) * rows):
+                terms[count], values[count] = n, outputs[n, i] if i < before else one
+                count += values[count] != 0
+            add_fours(grads, i, width, deltas, count, terms, values)
+            if inputs[step, i] != 0:
+                for o in range(width):
+                    effects[i, o] -= inputs[step, i] * inner[step, o] * grads[i, o]
 
 
 @compiled
 def _pair_off(order: Array, kept: int, rows: int, room: Room) -> None:
     """Cⱼ out of Dₖ, and δⱼ ⊙ Cⱼ for each pair; xⱼ·xₘ counts for (j, m) and for (m, j)."""
-    for step in range(len(order) - 2, -1, -1):
-        for n in range(rows):
-            add(room.suffix[step, n], room.one[0], room.suffix[step + 1, n])
+    later, inner, pairs, width = room.score_deltas[0], room.inner_deltas[0], room.pairs, room.sizes[1]
+    for at in range((len(order) - 1) * rows - 1, -1, -1):
+        for o in range(width):
+            later[at, o] += later[at + rows, o]
     for step in range(len(order)):
         for n in range(rows):
-            pair = room.pairs[order[step] * rows + n]
-            for o in range(room.sizes[1]):
-                pair[o] = room.inner[step, o] * room.suffix[step, n, o]
+            for o in range(width):
+                pairs[order[step] * rows + n, o] = inner[step, o] * later[step * rows + n, o]
     for j in range(rows - kept):
         for m in range(j):
-            add(room.pairs[j * rows + kept + m], room.one[0], room.pairs[m * rows + kept + j])
+            for o in range(width):
+                pairs[j * rows + kept + m, o] += pairs[m * rows + kept + j, o]
 
 
 @compiled
 def _first_layer(kept: int, rows: int, room: Room) -> None:
-    """∂θ and ∂α of the first layer, from rows and pairs of rows."""
-    grads, effects = weights_of(room.grads, 0, room), weights_of(room.effects, 0, room)
-    x, first, pairs, terms, values, used = room.x, room.suffix[0], room.pairs, room.terms, room.values, room.used
-    width = room.sizes[1]
+    """∂θ and ∂α of the first layer's weights, from rows and pairs of rows."""
+    grads, effects = layer_of(room.grads, 0, room), layer_of(room.effects, 0, room)
+    later, pairs = room.score_deltas[0], room.pairs
+    x, terms, values, used, width = room.x, room.terms, room.values, room.used, room.sizes[1]
     for i in range(len(used)):
         if not used[i]:
             continue
-        grads[i] = 0
-        add_fours(grads, i, width, first, nonzero(x[:rows, i], terms, values), terms, values)
+        for o in range(width):
+            grads[i, o] = 0
+            effects[i, o] = 0
+        count = 0
+        for n in range(rows):
+            terms[count], values[count] = n, x[n, i]
+            count += x[n, i] != 0
+        add_fours(grads, i, width, later, count, terms, values)
         count = 0
         for j in range(rows - kept):
             if x[kept + j, i] != 0:
                 for n in range(kept + j + 1):
                     terms[count], values[count] = j * rows + n, -(x[kept + j, i] * x[n, i])
                     count += x[n, i] != 0
-        effects[i] = 0
         add_fours(effects, i, width, pairs, count, terms, values)
+
+
+@compiled
+def _first_biases(steps: int, rows: int, room: Room) -> None:
+    grads, effects = biases_of(room.grads, 0, room), biases_of(room.effects, 0, room)
+    later, inner = room.score_deltas[0], room.inner_deltas[0]
+    for o in range(room.sizes[1]):
+        effects[o] = 0
+        for step in range(steps - 1, -1, -1):
+            grads[o] = 0
+            for n in range(step * rows, (step + 1) * rows):
+                grads[o] += later[n, o]
+            effects[o] -= inner[step, o] * grads[o]
 
 
 @compiled
@@ -310,29 +338,30 @@ def _stretches(room: Room) -> Array:
     return stretches[: count + 1]
 
 
-@compiled
-def _leave_dead(rates: Array, effects: Array) -> None:
-    """A rate at 0 has no gradient that would lower it."""
-    zero = rates[0] * 0
+@summing
+def _settle(rates: Array, grads: Array, effects: Array) -> Any:
+    """A rate at 0 has no gradient that would lower it. The sums of squares of both gradients."""
+    zero = rates.dtype.type(0)
+    gone, grown = zero, zero
     for p in range(len(rates)):
-        effects[p] = zero if rates[p] <= zero and effects[p] > zero else effects[p]
+        effect = zero if rates[p] <= zero and effects[p] > zero else effects[p]
+        effects[p] = effect
+        gone += grads[p] * grads[p]
+        grown += effect * effect
+    return gone, grown
 
 
-@compiled
-def _scale(values: Array, factor: Any) -> None:
-    for p in range(len(values)):
-        values[p] *= factor
-
-
-@compiled
-def _move(slow: Array, rates: Array, grads: Array, effects: Array, grow: Any) -> Any:
+@summing
+def _move(slow: Array, rates: Array, grads: Array, effects: Array, move: Any, grow: Any) -> Any:  # noqa: PLR0917 numba
     """Rates, then weights by the new rates; the sum of squares of the way."""
-    zero = grow * 0
+    zero = rates.dtype.type(0)
+    moved = zero
     for p in range(len(slow)):
         rates[p] = max(rates[p] - grow * effects[p], zero)
-        grads[p] = rates[p] * grads[p]
-        slow[p] -= grads[p]
-    return dot(grads, grads)
+        way = rates[p] * (grads[p] * move)
+        slow[p] -= way
+        moved += way * way
+    return moved
 
 
 @compiled
@@ -342,20 +371,19 @@ def _finish(steps: int, held: Held, recipe: Recipe, room: Room) -> Any:
     Returns how far the weights moved; NaN, with nothing changed, where a gradient is not finite.
     """
     slow, rates, grads, effects, stretches = held.slow, held.rates, room.grads, room.effects, _stretches(room)
-    grown, gone, moved, share = room.one[0] * 0, room.one[0] * 0, room.one[0] * 0, room.one[0] / real(steps, room)
+    gone, grown, moved, share = 0.0, 0.0, 0.0, room.one[0] / real(steps, room)
     for first, end in stretches:
-        _leave_dead(rates[first:end], effects[first:end])
-        grown += dot(effects[first:end], effects[first:end])
-        gone += dot(grads[first:end], grads[first:end])
+        part = _settle(rates[first:end], grads[first:end], effects[first:end])
+        gone += part[0]
+        grown += part[1]
     if not (np.isfinite(grown) and np.isfinite(gone)):
         for first, end in stretches:
             if not (is_finite(grads[first:end]) and is_finite(effects[first:end])):
                 return np.nan
-    grow = recipe.rates[3] * share * clipping(np.sqrt(grown) * share, recipe.rates[4], room)
-    move = share * clipping(np.sqrt(gone) * share, recipe.rates[4], room)
+    grow = recipe.rates[3] * share * clipping(room.one.dtype.type(np.sqrt(grown)) * share, recipe.rates[4], room)
+    move = share * clipping(room.one.dtype.type(np.sqrt(gone)) * share, recipe.rates[4], room)
     for first, end in stretches:
-        _scale(grads[first:end], move)
-        moved += _move(slow[first:end], rates[first:end], grads[first:end], effects[first:end], grow)
+        moved += _move(slow[first:end], rates[first:end], grads[first:end], effects[first:end], move, grow)
     return np.sqrt(moved)
 
 
@@ -369,12 +397,15 @@ def look_ahead(row: int, newest: int, work: Work) -> bool:
     if span.kept and held.seen[0] % recipe.align_every < recipe.every:
         told.cosines[row] = _alignment(span.kept, span.rows, room)
     _pair_up(held.rates, span.kept, span.rows, room)
-    known, order = _count_known(span.kept, held, given, room), given.orders[row, :steps]
+    stored, order = _stored(span.kept, work), given.orders[row, :steps]
     _first_deltas(span.kept + order[0], span.rows, room)
     for step in range(steps):
-        _inner_step(step, order[step], span, held.rates, work)
-        _score(step, span, known, work)
+        _inner_step(step, span.kept + order[step], span, held.rates, recipe.rates[5], room)
+        _score(step, span, stored, room)
+    for layer in range(1, len(room.sizes) - 1):
+        _upper_layer(layer, steps, span.rows, room)
     _pair_off(order, span.kept, span.rows, room)
     _first_layer(span.kept, span.rows, room)
+    _first_biases(steps, span.rows, room)
     told.norms[row] = _finish(steps, held, recipe, room)
     return not np.isnan(told.norms[row])

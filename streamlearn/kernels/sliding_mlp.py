@@ -4,7 +4,7 @@ from typing import Any
 
 from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.sliding_meta import look_ahead
-from streamlearn.kernels.sliding_passes import enter, is_finite, judge, rise, row_clipping, step_back, take_in
+from streamlearn.kernels.sliding_passes import enter, is_finite, judge, layer_of, rise, row_clipping, step_back, take_in
 from streamlearn.kernels.sliding_room import Work
 from streamlearn.records import Array
 
@@ -16,34 +16,37 @@ def _leak(fast: Array, start: Array, slow: Array, leak: Any) -> None:
 
 
 @compiled
-def _follow(fast: Array, rates: Array, value: Any, delta: Array) -> None:
-    for o in range(len(fast)):
-        fast[o] -= rates[o] * (value * delta[o])
+def _follow(n: int, layer: int, share: Any, work: Work) -> bool:
+    """Move a layer of the next fast weights by row n's gradient. False when they are not finite."""
+    held, room = work.held, work.room
+    fast, rates = layer_of(held.fast[1 - held.turn[0]], layer, room), layer_of(held.rates, layer, room)
+    before, width, deltas = room.sizes[layer], room.sizes[layer + 1], room.deltas[layer]
+    below = room.x if layer == 0 else room.outputs[layer - 1]
+    bad = 0
+    for i in range(before + 1):
+        value = (below[n, i] if i < before else room.one[0]) * share
+        if value != 0:
+            for o in range(width):
+                fast[i, o] -= rates[i, o] * (value * deltas[n, o])
+                bad += fast[i, o] - fast[i, o] != 0  # NaN is not equal to anything
+    return bad == 0
 
 
 @compiled
 def _fast_step(start: Array, label: int, work: Work) -> bool:
     """From `start`, the next fast weights, by row 0 of the room. False when they are not finite."""
     held, room = work.held, work.room
-    leak, share, one = work.recipe.rates[0], work.recipe.rates[1], room.one[0]
-    fast = held.fast[1 - held.turn[0]]
-    _leak(fast, start, held.slow, leak)
+    fast, one = held.fast[1 - held.turn[0]], room.one[0]
+    _leak(fast, start, held.slow, work.recipe.rates[0])
     enter(0, fast, room)
-    rise(0, fast, room)
+    rise(0, 1, fast, room)
     judge(0, label, one, room)
     step_back(fast, 0, room)
-    share *= row_clipping(0, one, work.recipe.rates[5], room)
+    share = work.recipe.rates[1] * row_clipping(0, one, work.recipe.rates[5], room)
     finite = True
     for layer in range(len(room.sizes) - 1):
-        width, delta = room.sizes[layer + 1], room.deltas[layer, 0, : room.sizes[layer + 1]]
-        finite &= is_finite(delta)
-        for i in range(room.sizes[layer] + 1):
-            value = one if i == room.sizes[layer] else room.x[0, i] if layer == 0 else room.outputs[layer - 1, 0, i]
-            if value != 0:
-                at = room.starts[layer] + i * width
-                line = fast[at : at + width]
-                _follow(line, held.rates[at : at + width], share * value, delta)
-                finite &= is_finite(line)
+        finite &= _follow(0, layer, share, work)
+        finite &= is_finite(room.deltas[layer, 0, : room.sizes[layer + 1]])
     return finite
 
 
@@ -58,7 +61,7 @@ def _remember(row: int, newest: int, work: Work) -> int:
         return -1
     take_in(0, given.x[at], room)
     enter(0, held.slow, room)
-    rise(0, held.slow, room)
+    rise(0, 1, held.slow, room)
     held.x[taken] = given.raw[at]
     held.labels[taken] = given.active[given.labels[at]]
     held.logits[taken] = 0
@@ -79,10 +82,10 @@ def run(work: Work) -> int:
         label, fast = given.labels[newest + row], held.fast[held.turn[0]]
         take_in(0, given.asked[row], room)
         enter(0, fast, room)
-        rise(0, fast, room)
+        rise(0, 1, fast, room)
         told.logits[row] = room.outputs[last, 0, :labels]
         enter(0, held.slow, room)
-        rise(0, held.slow, room)
+        rise(0, 1, held.slow, room)
         told.slow[row] = room.outputs[last, 0, :labels]
         take_in(0, given.x[newest + row], room)
         if not _fast_step(fast, label, work) and not _fast_step(held.slow, label, work):

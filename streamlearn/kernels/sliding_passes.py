@@ -1,23 +1,14 @@
 """Rows of the room through a multi-layer perceptron, forwards and back. Zeros and units that do not fire are skipped."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
-from streamlearn.kernels.compiling import compiled
-from streamlearn.kernels.rows import turn
+from streamlearn.kernels.compiling import compiled, summing
+from streamlearn.kernels.rows import dot_of_lines, turn
 from streamlearn.kernels.sliding_room import Room
 from streamlearn.kernels.sums import add_fours
 from streamlearn.records import Array
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def summing(function: F) -> F:
-    """Compiled with leave to add in another order than written, the same in each run: a sum in one chain is slow."""
-    return cast(F, numba.njit(function, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"}))
 
 
 @compiled
@@ -33,12 +24,12 @@ def real(count: int, room: Room) -> Any:
 
 
 @compiled
-def nonzero(factors: Array, terms: Array, values: Array) -> int:
-    """List the factors that are not 0 as terms. How many there are."""
+def nonzero(table: Array, line: int, width: int, terms: Array, values: Array) -> int:
+    """List those of a line's first entries that are not 0 as terms. How many there are."""
     count = 0
-    for i in range(len(factors)):
-        terms[count], values[count] = i, factors[i]
-        count += factors[i] != 0
+    for i in range(width):
+        terms[count], values[count] = i, table[line, i]
+        count += table[line, i] != 0
     return count
 
 
@@ -54,9 +45,10 @@ def take_in(n: int, x: Array, room: Room) -> None:
 
 
 @compiled
-def weights_of(flat: Array, layer: int, room: Room) -> Array:
+def layer_of(flat: Array, layer: int, room: Room) -> Array:
+    """A layer as [in + 1, out], the biases last."""
     before, after, start = room.sizes[layer], room.sizes[layer + 1], room.starts[layer]
-    return flat[start : start + before * after].reshape(before, after)
+    return flat[start : start + (before + 1) * after].reshape(before + 1, after)
 
 
 @compiled
@@ -67,47 +59,63 @@ def biases_of(flat: Array, layer: int, room: Room) -> Array:
 @compiled
 def enter(n: int, flat: Array, room: Room) -> None:
     """Pre-activations of row n in the first layer."""
-    room.z[n, :] = biases_of(flat, 0, room)
-    count = room.counts[n]
+    weights, z, picks, x, terms, values = layer_of(flat, 0, room), room.z, room.picks, room.x, room.terms, room.values
+    count, inputs = room.counts[n], room.sizes[0]
+    for o in range(room.sizes[1]):
+        z[n, o] = weights[inputs, o]
     for t in range(count):
-        room.terms[t] = room.picks[n, t]
-        room.values[t] = room.x[n, room.picks[n, t]]
-    add_fours(room.z, n, room.sizes[1], weights_of(flat, 0, room), count, room.terms, room.values)
+        terms[t] = picks[n, t]
+        values[t] = x[n, picks[n, t]]
+    add_fours(z, n, room.sizes[1], weights, count, terms, values)
 
 
 @compiled
-def rise(n: int, flat: Array, room: Room) -> None:
-    """Outputs of row n, layer by layer, from its pre-activations in the first."""
-    last = len(room.sizes) - 2
-    for layer in range(last + 1):
-        outputs, width = room.outputs[layer], room.sizes[layer + 1]
-        after = outputs[n, :width]
-        if layer == 0:
-            after[:] = room.z[n]
-        else:
-            after[:] = biases_of(flat, layer, room)
-            count = nonzero(room.outputs[layer - 1, n, : room.sizes[layer]], room.terms, room.values)
-            add_fours(outputs, n, width, weights_of(flat, layer, room), count, room.terms, room.values)
-        if layer < last:
-            for o in range(len(after)):
-                if after[o] <= 0:  # noqa: PLR1730 unlike max, this lets NaN through, to be seen
-                    after[o] = 0
+def rise(first: int, end: int, flat: Array, room: Room) -> None:
+    """Outputs of rows, layer by layer, from their pre-activations in the first."""
+    outputs, width = room.outputs[0], room.sizes[1]
+    for n in range(first, end):
+        for o in range(width):
+            outputs[n, o] = room.z[n, o]
+    for layer in range(1, len(room.sizes) - 1):
+        _fire(first, end, layer - 1, room)
+        _pass_on(first, end, layer, layer_of(flat, layer, room), room)
+
+
+@compiled
+def _fire(first: int, end: int, layer: int, room: Room) -> None:
+    outputs, width = room.outputs[layer], room.sizes[layer + 1]
+    for n in range(first, end):
+        for o in range(width):
+            if outputs[n, o] <= 0:  # noqa: PLR1730 unlike max, this lets NaN through, to be seen
+                outputs[n, o] = 0
+
+
+@compiled
+def _pass_on(first: int, end: int, layer: int, weights: Array, room: Room) -> None:
+    """Pre-activations of an upper layer."""
+    below, outputs, before, width = room.outputs[layer - 1], room.outputs[layer], room.sizes[layer], room.sizes[layer + 1]
+    terms, values = room.terms, room.values
+    for n in range(first, end):
+        for o in range(width):
+            outputs[n, o] = weights[before, o]
+        count = nonzero(below, n, before, terms, values)
+        add_fours(outputs, n, width, weights, count, terms, values)
 
 
 @compiled
 def judge(n: int, label: int, share: Any, room: Room) -> None:
     """`share` times the delta of row n's cross-entropy in the last layer."""
     last, labels = len(room.sizes) - 2, room.sizes[-1]
-    logits, delta = room.outputs[last, n, :labels], room.deltas[last, n, :labels]
-    highest, total = logits[0], logits[0] * 0
+    logits, delta = room.outputs[last], room.deltas[last]
+    highest, total = logits[n, 0], 0.0
     for c in range(1, labels):
-        highest = max(highest, logits[c])
+        highest = max(highest, logits[n, c])
     for c in range(labels):
-        delta[c] = np.exp(logits[c] - highest)
-        total += delta[c]
+        delta[n, c] = np.exp(logits[n, c] - highest)
+        total += delta[n, c]
     for c in range(labels):
-        delta[c] = delta[c] / total * share
-    delta[label] -= share
+        delta[n, c] = delta[n, c] / total * share
+    delta[n, label] -= share
 
 
 @compiled
@@ -121,20 +129,27 @@ def turned(layer: int, room: Room) -> Array:
 def turn_all(room: Room) -> None:
     """Transposed copies of the upper layers."""
     for layer in range(1, len(room.sizes) - 1):
-        turn(weights_of(room.ahead, layer, room), room.sizes[layer], room.sizes[layer + 1], turned(layer, room))
+        turn(layer_of(room.ahead, layer, room), room.sizes[layer], room.sizes[layer + 1], turned(layer, room))
 
 
 @compiled
-def sink(n: int, room: Room) -> None:
-    """Deltas of row n in all layers below the last, by the turned weights."""
+def sink(first: int, end: int, room: Room) -> None:
+    """Deltas of rows in all layers below the last, by the turned weights."""
     for layer in range(len(room.sizes) - 2, 0, -1):
-        before, after = room.sizes[layer], room.sizes[layer + 1]
-        outputs, earlier = room.outputs[layer - 1, n, :before], room.deltas[layer - 1]
-        earlier[n, :before] = 0
-        count = nonzero(room.deltas[layer, n, :after], room.terms, room.values)
-        add_fours(earlier, n, before, turned(layer, room), count, room.terms, room.values)
+        _send_back(first, end, layer, turned(layer, room), room)
+
+
+@compiled
+def _send_back(first: int, end: int, layer: int, weights: Array, room: Room) -> None:
+    outputs, deltas, earlier = room.outputs[layer - 1], room.deltas[layer], room.deltas[layer - 1]
+    before, terms, values = room.sizes[layer], room.terms, room.values
+    for n in range(first, end):
         for i in range(before):
-            if outputs[i] == 0:
+            earlier[n, i] = 0
+        count = nonzero(deltas, n, room.sizes[layer + 1], terms, values)
+        add_fours(earlier, n, before, weights, count, terms, values)
+        for i in range(before):
+            if outputs[n, i] == 0:
                 earlier[n, i] = 0
 
 
@@ -185,7 +200,7 @@ def is_finite(values: Array) -> bool:
 def step_back(flat: Array, n: int, room: Room) -> None:
     """Deltas of row n in all layers below the last, by `flat` itself: one row does not pay for turned weights."""
     for layer in range(len(room.sizes) - 2, 0, -1):
-        before, after, weights = room.sizes[layer], room.sizes[layer + 1], weights_of(flat, layer, room)
-        outputs, delta = room.outputs[layer - 1, n], room.deltas[layer, n, :after]
+        before, after, weights = room.sizes[layer], room.sizes[layer + 1], layer_of(flat, layer, room)
+        outputs, earlier, deltas = room.outputs[layer - 1], room.deltas[layer - 1], room.deltas[layer]
         for i in range(before):
-            room.deltas[layer - 1, n, i] = dot(weights[i], delta) if outputs[i] != 0 else delta[0] * 0
+            earlier[n, i] = dot_of_lines(weights, i, deltas, n, after) if outputs[n, i] != 0 else deltas[n, 0] * 0

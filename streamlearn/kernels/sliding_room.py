@@ -73,14 +73,14 @@ class Room(NamedTuple):
     counts: Array  # int64 [N]: how many
     z: Array  # [N, width of layer 0]: pre-activations
     pairs: Array  # [window · N, width of layer 0]: P, then δⱼ ⊙ Cⱼ
-    suffix: Array  # [window, N, width of layer 0]: Dₖ, then Cₖ
-    inner: Array  # [window, width of layer 0]: δ of each step
     outputs: Array  # [layers, N, widest]
     deltas: Array  # [layers, N, widest]
+    score_outputs: Array  # [layers, window · N, widest]: after each inner step
+    score_deltas: Array  # [layers, window · N, widest]: Dₖ; of layer 0 then Cₖ
+    inner_inputs: Array  # [layers, window, widest + 1]: what each inner step's row gives to an upper layer, and 1
+    inner_deltas: Array  # [layers, window, widest]: δ of each inner step
     ahead: Array  # [flat]: weights that look ahead, of upper layers
     turned: Array  # [flat]: the same as [out, in]
-    steps: Array  # [flat]: sum of inner gradients
-    query: Array  # [flat]: gradient of the score
     grads: Array  # [flat]: ∂θ
     effects: Array  # [flat]: ∂α
     used: Array  # bool [inputs]: features that some row has
@@ -106,8 +106,9 @@ def room_for(sizes: Sequence[int], *, window: int, replays: int, dtype: Any) -> 
     layers, first, widest, flat = len(widths) - 1, int(widths[1]), int(widths[1:].max()), int(starts[-1])
     rows, inputs, most = replays + window, int(widths[0]), max(int(widths.max()), (replays + window) * window)
     whole = [np.zeros(shape, np.int64) for shape in (rows, rows, (rows, inputs), rows)]
-    shapes = [(rows, first), (window * rows, first), (window, rows, first), (window, first), *[(layers, rows, widest)] * 2]
-    real = [np.zeros(shape, dtype) for shape in (*shapes, *[flat] * 6)]
+    shapes = [(rows, first), (window * rows, first), *[(layers, rows, widest)] * 2, *[(layers, window * rows, widest)] * 2]
+    shapes += [(layers, window, widest + 1), (layers, window, widest)]
+    real = [np.zeros(shape, dtype) for shape in (*shapes, *[flat] * 4)]
     ends = [
         np.zeros(inputs, np.bool_),
         np.zeros(most, np.int64),

@@ -109,16 +109,22 @@ class CompiledStream:
         """Orders and chances of `count` rows that are learned, and of a `refused` one after them, as the plain form draws."""
         every, replays, window = self.recipe.every, self.recipe.replays, self.recipe.window
         due = (np.arange(count + refused) + reservoir.seen + 1) % every == 0
-        orders = np.zeros((len(due), window), np.int64)
-        for row in np.flatnonzero(due).tolist():
-            size = min(window, newest + row + 1)
-            orders[row, :size] = torch.randperm(size, generator=self.orders).numpy()
+        orders, looking = np.zeros((len(due), window), np.int64), np.flatnonzero(due)
+        sizes = np.minimum(window, newest + looking + 1)
+        for size in np.unique(sizes).tolist():  # they grow with the rows until the window is full
+            rows = looking[sizes == size]
+            orders[rows, :size] = random_orders(len(rows), size, self.orders)
         wanted = np.repeat(due[:, None], replays + 1, axis=1)
         wanted[:count, -1] = True
         wanted[count:, -1] = False
         chances = np.zeros(wanted.shape)
         chances[wanted] = torch.rand(int(wanted.sum()), dtype=torch.float64, generator=reservoir.generator).numpy()
         return orders, chances
+
+
+def random_orders(count: int, size: int, generator: torch.Generator) -> Array:
+    """So many orders of `size` things, [count, size]: the same, one after another, however many are drawn at once."""
+    return torch.rand((count, size), dtype=torch.float64, generator=generator).numpy().argsort(1)
 
 
 def store(reservoir: Reservoir, rows: Columns, slots: Array) -> None:

@@ -28,7 +28,7 @@ from streamlearn.learners.chunkwise import Chunkwise, MemorySettings, joined_log
 from streamlearn.learners.compiled import is_compiled
 from streamlearn.learners.look_ahead import step_sizes
 from streamlearn.learners.named import NamedInputs
-from streamlearn.learners.sliding_compiled import CompiledStream, View
+from streamlearn.learners.sliding_compiled import CompiledStream, View, random_orders
 from streamlearn.learners.task import Task, check_labels
 from streamlearn.memory import Columns, Reservoir, resized
 from streamlearn.models.mlp import MLP
@@ -55,14 +55,14 @@ class SlidingLookAhead(Chunkwise):
 
         window: int = key(6, "newest rows that a look-ahead runs over, one inner step each", unit="rows", ge=1)
         update_every: int = key(1, "rows between look-aheads; fast weights move with every row", unit="rows", ge=1)
-        replay_rows: int = key(8, "remembered rows in each look-ahead", unit="rows", ge=0)
+        replay_rows: int = key(12, "remembered rows in each look-ahead", unit="rows", ge=0)
         memory: RecallSettings = key(RecallSettings(), "the replay memory")
         recall: float = key(0.6, "weight of the squared difference from stored answers; 0 ignores them", ge=0)
         inner_lr: float = key(0.1, "step size that every weight starts from", gt=0)
         meta_lr: float = key(0.3, "how fast step sizes learn; 0 leaves them as they start", ge=0)
         clip_norm: float = key(2.0, "bound on the global norm of each meta gradient", gt=0)
         inner_clip_norm: float | None = key(
-            16.0, "bound on the norm of a row's gradient, in look-aheads and in steps of the fast weights", gt=0
+            8.0, "bound on the norm of a row's gradient, in look-aheads and in steps of the fast weights", gt=0
         )
         leak: float = key(0.02, "share of the way back to the slow weights that fast weights go with each row", gt=0, le=1)
         fast_share: float = key(0.25, "share of the learned step sizes by which fast weights move", ge=0)
@@ -112,7 +112,7 @@ class SlidingLookAhead(Chunkwise):
 
     def _look_ahead(self, window: Columns) -> float:
         """Move slow weights and rates. Returns the alignment of gradients, NaN where it was not measured."""
-        fresh, order = self._rows(window), torch.randperm(len(window["label"]), generator=self.generator)
+        fresh, order = self._rows(window), torch.from_numpy(random_orders(1, len(window["label"]), self.generator)[0])
         replayed = self._remembered()
         support = [fresh.at(order[i : i + 1]) for i in range(len(order))]
         episode = Episode(support, fresh)

@@ -183,7 +183,7 @@ class Obvious:
 
     def look_ahead(self) -> None:
         own = self.own
-        order = torch.randperm(len(self.window), generator=self.orders).tolist()
+        order = torch.rand(len(self.window), dtype=torch.float64, generator=self.orders).argsort().tolist()
         replayed = self.replayed()
         fast = self.slow
         total = {n: torch.zeros_like(p) for n, p in fast.items()}

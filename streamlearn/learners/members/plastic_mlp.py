@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from streamlearn.kernels import plastic_mlp as kernel
-from streamlearn.kernels.rows import LANES, Terms
+from streamlearn.kernels.rows import Terms
 from streamlearn.learners.members.kept import copies, put_back
 from streamlearn.learners.members.member import Rows, Size, answers_for
 from streamlearn.models.classifier import head_row, mixed_seed
@@ -80,9 +80,9 @@ class PlasticMLP:
         widths = np.array([layer.shape[1] for layer in self._layers])
         rows, widest, longest = self.settings.replay_rows + 1, int(widths.max()), max(len(layer) for layer in self._layers)
         most = max(rows, widest, longest)
-        shapes = ((len(widths), rows, widest), (len(widths), rows, widest), (widest, longest), most, LANES)
-        outputs, deltas, turned, factors, lanes = (np.zeros(shape, self._dtype) for shape in shapes)
-        return kernel.Desk(widths, outputs, deltas, turned, Terms(np.zeros(most, np.int64), factors), lanes)
+        shapes = ((len(widths), rows, widest), (len(widths), rows, widest), (widest, longest), most)
+        outputs, deltas, turned, factors = (np.zeros(shape, self._dtype) for shape in shapes)
+        return kernel.Desk(widths, outputs, deltas, turned, Terms(np.zeros(most, np.int64), factors))
 
     def memory_labels(self) -> Mapping[int, int]:
         """See `Member`."""
