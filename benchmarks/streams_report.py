@@ -36,8 +36,9 @@ the streams with * and on Rotations with other seeds and images of training, and
 of a snapshot 10 to 19 rows old, 500 to 749 at full speed, as publishing every 100 ms has it at worst; rows that come before the
 first snapshot are wrong, which short streams feel: at 5,000 rows a second keystroke is over in 0.3 s; seed 0. Rows a second:
 medians over the first 10,000 rows, both in turns in one process (`python -m benchmarks.streams_speed`), on a machine that did
-nothing else: 4,527 of ours in the median of fifteen, 2,770 at least and 5,947 at most, where 5,000 was the aim; 9.4 times the
-forest's in the median, 4.3 at least. Measured apart, whole streams, the ratio was 5.7 in the median and 2.0 at least.
+nothing else: 6,046 of ours in the median of fifteen, 2,688 at least (128 columns) and 7,357 at most, ten of them above the aim
+of 5,000; 11.1 times the forest's in the median, 5.5 at least. Measured apart, whole streams, before the network's sums were
+made anew, the ratio was 5.7 in the median and 2.0 at least.
 """
 
 
