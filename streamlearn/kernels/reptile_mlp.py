@@ -7,10 +7,9 @@ step, in a copy. One row's gradient is an outer product in each layer, so its no
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from streamlearn.kernels.compiling import compiled
-from streamlearn.kernels.sliding_passes import add, biases_of, dot, enter, judge, layer_of, rise, step_back, take_in
+from streamlearn.kernels.rows import dot_of_lines
+from streamlearn.kernels.sliding_passes import add, biases_of, enter, judge, layer_of, rise, row_clipping, step_back, take_in
 from streamlearn.kernels.sliding_room import Room
 from streamlearn.kernels.sums import add_fours
 from streamlearn.records import Array
@@ -28,20 +27,8 @@ class Passes(NamedTuple):
 def _catch_up(n: int, room: Room) -> None:
     """What the steps so far did to the pre-activations of row n."""
     for m in range(n):
-        room.terms[m], room.values[m] = m, -(dot(room.x[m], room.x[n]) + room.one[0])
+        room.terms[m], room.values[m] = m, -(dot_of_lines(room.x, m, room.x, n, room.sizes[0]) + room.one[0])
     add_fours(room.z, n, room.sizes[1], room.inner_deltas[0], n, room.terms, room.values)
-
-
-@compiled
-def _clipping(n: int, max_norm: Any, room: Room) -> Any:
-    """What clips the gradient of row n."""
-    one, first = room.one[0], room.deltas[0, n, : room.sizes[1]]
-    squares = (dot(room.x[n], room.x[n]) + one) * dot(first, first)
-    for layer in range(1, len(room.sizes) - 1):
-        inputs, delta = room.outputs[layer - 1, n, : room.sizes[layer]], room.deltas[layer, n, : room.sizes[layer + 1]]
-        squares += (dot(inputs, inputs) + one) * dot(delta, delta)
-    scale = max_norm / (np.sqrt(squares) + room.values.dtype.type(1e-6))
-    return scale if not scale > one else one  # NaN stays, to be seen
 
 
 @compiled
@@ -52,7 +39,7 @@ def _step(n: int, label: int, rates: Array, room: Room) -> None:
     rise(n, n + 1, ahead, room)
     judge(n, label, one, room)
     step_back(ahead, n, room)
-    step = rates[0] * _clipping(n, rates[2], room)
+    step = rates[0] * row_clipping(n, one, rates[2], room)
     for o in range(room.sizes[1]):
         room.inner_deltas[0, n, o] = step * room.deltas[0, n, o]
     for layer in range(1, len(room.sizes) - 1):

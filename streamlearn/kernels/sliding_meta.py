@@ -225,11 +225,13 @@ def _score(step: int, span: Span, stored: Stored, room: Room) -> None:
         for n in range(span.kept):
             _gap(n, stored, room)
     sink(0, rows, room)
-    for layer in range(len(room.sizes) - 1):
+    last = len(room.sizes) - 2
+    for layer in range(last + 1):
         for n in range(rows):
             for o in range(room.sizes[layer + 1]):
                 room.score_deltas[layer, step * rows + n, o] = room.deltas[layer, n, o]
-                room.score_outputs[layer, step * rows + n, o] = room.outputs[layer, n, o]
+                if layer < last:
+                    room.score_outputs[layer, step * rows + n, o] = room.outputs[layer, n, o]
 
 
 @compiled

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from streamlearn.kernels.compiling import compiled, summing
+from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.rows import dot_of_lines, turn
 from streamlearn.kernels.sliding_room import Room
 from streamlearn.kernels.sums import add_fours
@@ -153,23 +153,14 @@ def _send_back(first: int, end: int, layer: int, weights: Array, room: Room) -> 
                 earlier[n, i] = 0
 
 
-@summing
-def dot(a: Array, b: Array) -> Any:
-    total = a[0] * b[0]
-    for p in range(1, len(a)):
-        total += a[p] * b[p]
-    return total
-
-
 @compiled
 def inner_product(n: int, m: int, room: Room) -> float:
     """Of the gradients of two rows: per layer (inputs · inputs + 1) (deltas · deltas)."""
     product = 0.0
     for layer in range(len(room.sizes) - 1):
         before, after = room.sizes[layer], room.sizes[layer + 1]
-        below = room.x if layer == 0 else room.outputs[layer - 1]
-        inputs = 1.0 + dot(below[n, :before], below[m, :before])
-        product += inputs * dot(room.deltas[layer, n, :after], room.deltas[layer, m, :after])
+        below, deltas = room.x if layer == 0 else room.outputs[layer - 1], room.deltas[layer]
+        product += (1.0 + dot_of_lines(below, n, below, m, before)) * dot_of_lines(deltas, n, deltas, m, after)
     return product
 
 
