@@ -51,7 +51,7 @@ def hosting(config: Config) -> Hosting:
 
     def counts() -> Mapping[str, Json]:
         host.look()
-        return host.counts.values(age_s=reference.age_s())
+        return host.told()
 
     return Hosting(reference, folder, (host, *beside), Servers(counts=counts, counts_path=folder / "follower-0.json"))
 

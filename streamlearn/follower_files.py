@@ -19,6 +19,7 @@ class Servers(NamedTuple):
     rows: float
     samples: float
     feedback: float
+    lost_answers: float
     bounds: tuple[float, ...]  # upper ends of the buckets, in seconds
     counts: tuple[float, ...]  # one for each bound, and one for what took longer
     seconds: float
@@ -73,6 +74,7 @@ def _servers(total: Mapping[str, float], told: Sequence[Mapping[str, Any]], boun
         rows=total["rows"],
         samples=total["samples"],
         feedback=total["feedback"],
+        lost_answers=total["lost_answers"],
         bounds=bounds,
         counts=tuple(total[f"bucket/{i}"] for i in range(len(bounds) + 1)),
         seconds=total["seconds"],
@@ -88,8 +90,8 @@ def _counted(told: Mapping[str, Any]) -> dict[str, float]:
     """All that only grows while a follower lives."""
     codes = {f"code/{code}": float(count) for code, count in told["requests"].items()}
     buckets = {f"bucket/{i}": float(count) for i, count in enumerate(told["seconds"]["counts"])}
-    told = {"feedback": 0, **told}  # a follower of an earlier build does not tell it
-    names = ("rows", "samples", "feedback", "failed_loads")
+    told = {"feedback": 0, "lost_answers": 0, **told}  # a follower of an earlier build does not tell them
+    names = ("rows", "samples", "feedback", "lost_answers", "failed_loads")
     return codes | buckets | {"seconds": float(told["seconds"]["sum"])} | {name: float(told[name]) for name in names}
 
 

@@ -20,7 +20,7 @@ from streamlearn.errors import SinkError, SourceError
 from streamlearn.records import LABEL, Message, Record
 from streamlearn.serving.feedback import AnswerRecords
 from streamlearn.serving.open_inference import Answer, LabelTexts, Question, Wanted
-from tests.test_http import TOKEN, answering, get, post
+from tests.test_http import INFER, TOKEN, answering, get, post, rows
 
 FEEDBACK = "/v2/models/digits/feedback"
 
@@ -100,10 +100,12 @@ def test_answers_are_recorded_with_the_id_of_each_row_and_lost_ones_are_counted(
     def broken(_):
         raise SinkError("full")
 
-    records = AnswerRecords(broken)
-    records.take(question, answer, ("x", 7))
-    records.close()
-    assert records.lost == 2
+    app = answering(answers=AnswerRecords(broken))
+    assert app.endpoint.told()["lost_answers"] == 0
+    assert post(app, INFER, rows([1, 2], [3, 4], id="q")).status_code == 200
+    assert post(app, INFER, rows([1, 2])).status_code == 200, "without an id nothing is recorded"
+    app.close()
+    assert app.endpoint.told()["lost_answers"] == 2
 
 
 def test_answers_for_which_there_is_no_room_are_lost_and_the_log_says_so_ever_more_rarely():

@@ -356,7 +356,7 @@ def test_in_process_the_newest_reference_answers_at_once():
         for number in range(1, 100):
             reference.publish(numbered(number))
             assert assert_of_one_snapshot(client.post(INFER, json=ALL)) == number
-        assert host.counts.requests == {"200": 99}
+        assert host.told()["requests"] == {"200": 99}
         assert host.is_alive()
         assert sys.getswitchinterval() < before
     assert not host.is_alive()
@@ -389,6 +389,6 @@ def test_a_server_in_the_learners_process_tries_the_newest_though_nobody_asks():
         for number in (1, 2):
             reference.publish(replace(numbered(number), published_ms=number * 1500))
             host.look()
-            until(lambda number=number: host.counts.served_number == number, "the newest")
-            assert host.counts.served_time_s == number * 1.5
+            until(lambda number=number: host.told()["served_number"] == number, "the newest")
+            assert host.told()["served_time_seconds"] == number * 1.5
     host.look()  # it has ended: nothing happens

@@ -220,6 +220,7 @@ SERVERS = {
     "answered_rows_total",
     "posted_samples_total",
     "posted_labels_total",
+    "lost_answers_total",
     "served_snapshot_number",
     "served_snapshot_timestamp_seconds",
 }
@@ -392,7 +393,7 @@ def follower(folder, index, *, ok=0, refused=0, slow=0, number=1, age_s=0.1, **m
     within = [0] * 13
     within[1], within[12] = ok + refused - slow, slow
     seconds = {"buckets": list(counts.BUCKETS), "counts": within, "sum": 0.0002 * (ok + refused - slow) + 2 * slow}
-    told = {"requests": {"200": ok, "418": refused}, "rows": 2 * ok, "samples": 3, "seconds": seconds}
+    told = {"requests": {"200": ok, "418": refused}, "rows": 2 * ok, "samples": 3, "lost_answers": 4, "seconds": seconds}
     told |= {"served_number": number, "served_time_seconds": 1000.5 + index, "failed_loads": 1, "age_seconds": age_s} | more
     (folder / f"follower-{index}.json").write_text(json.dumps(told))
 
@@ -405,6 +406,7 @@ def test_one_scrape_shows_what_all_followers_did(tmp_path):
     assert by_label(text, "requests_total") == {**dict.fromkeys(CODES, 0), "200": 15, "other": 1}
     assert found["answered_rows_total", ()] == 30
     assert found["posted_samples_total", ()] == 6
+    assert found["lost_answers_total", ()] == 8
     assert found["failed_loads_total", ()] == 2
     assert found["served_snapshot_number", ()] == 6
     assert found["served_snapshot_timestamp_seconds", ()] == 1000.5, "the oldest that is served"

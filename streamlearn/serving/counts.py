@@ -2,15 +2,15 @@
 
 `LIVE/follower-<n>.json`, renewed about once a second when something changed:
 
-    {"requests": {"200": 12, "400": 1}, "rows": 40, "samples": 3, "feedback": 2,
+    {"requests": {"200": 12, "400": 1}, "rows": 40, "samples": 3, "feedback": 2, "lost_answers": 0,
      "seconds": {"buckets": [0.0001, …, 1.0], "counts": [0, …, 2], "sum": 0.9},
      "served_number": 881, "served_time_seconds": 1796032800.25, "failed_loads": 0, "age_seconds": 0.06}
 
 `requests` counts inference requests by status, `seconds` their time in the server: `counts[i]` fell at or below `buckets[i]`
-and above the one before; the last count, one more than there are buckets, is of longer ones. All begin at 0 when a server
-starts. `served_number` and `served_time_seconds`, when that snapshot was published, are null before the first one,
-`age_seconds` before the learner's first sign of life. Whoever answers questions from topics adds `questions_waiting`: how many
-lie there.
+and above the one before; the last count, one more than there are buckets, is of longer ones. `lost_answers` counts rows of
+questions with an id whose answers could not be recorded. All begin at 0 when a server starts. `served_number` and
+`served_time_seconds`, when that snapshot was published, are null before the first one, `age_seconds` before the learner's first
+sign of life. Whoever answers questions from topics adds `questions_waiting`: how many lie there.
 """
 
 import bisect
@@ -64,13 +64,14 @@ class Counts:
         self._within[bisect.bisect_left(BUCKETS, seconds)] += 1
         self._sum += seconds
 
-    def values(self, *, age_s: float) -> dict[str, Json]:
+    def values(self, *, age_s: float, lost_answers: int = 0) -> dict[str, Json]:
         """As in the file."""
         return {
             "requests": dict(self.requests),
             "rows": self.rows,
             "samples": self.samples,
             "feedback": self.feedback,
+            "lost_answers": lost_answers,
             "seconds": {"buckets": list(BUCKETS), "counts": list(self._within), "sum": self._sum},
             "served_number": self.served_number,
             "served_time_seconds": self.served_time_s,

@@ -74,6 +74,11 @@ class Endpoint:
                 self._refusals.refused(error, before=None if self._served is None else self._served.snapshot)
         return self._served
 
+    def told(self) -> dict[str, Json]:
+        """What this server did so far, as `counts` describes it."""
+        lost = 0 if self._answers is None else self._answers.lost
+        return self.counts.values(age_s=self._current.age_s(), lost_answers=lost)
+
     def obstacle(self) -> str | None:
         """Why this server should not be asked, or None."""
         if self.draining:

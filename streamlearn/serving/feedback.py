@@ -48,12 +48,17 @@ class AnswerRecords:
     """
 
     def __init__(self, write: WriteSamples, *, queued: int = QUEUED) -> None:
-        self.lost = 0  # rows
+        self._without_room = self._unwritten = 0  # rows, each counted by one thread alone
         self._overflows = 0  # questions
         self._write = write
         self._queue: queue.Queue[list[Message] | None] = queue.Queue(queued)
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """Rows whose answers were not recorded."""
+        return self._without_room + self._unwritten
 
     def take(self, question: Question, answer: Answer, labels: tuple[Label, ...]) -> None:
         """Called with each answer. Returns at once."""
@@ -62,7 +67,7 @@ class AnswerRecords:
         try:
             self._queue.put_nowait(_messages(question, answer, labels))
         except queue.Full:
-            self.lost += len(question.x)
+            self._without_room += len(question.x)
             self._overflows += 1
             if self._overflows.bit_count() == 1:  # the 1st, 2nd, 4th, …: each question may be one
                 log.warning("answers.not_written", error=f"{self._queue.maxsize} wait to be written", lost=self.lost)
@@ -81,8 +86,8 @@ class AnswerRecords:
                 if taken:
                     self._write(taken)
             except SinkError as error:
-                self.lost += len(taken)
-                log.warning("answers.not_written", error=str(error), lost=len(taken))
+                self._unwritten += len(taken)
+                log.warning("answers.not_written", error=str(error), lost=self.lost)
 
 
 def _rest(first: list[Message] | None, more: Callable[[], list[Message] | None]) -> tuple[list[Message], bool]:

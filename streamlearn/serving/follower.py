@@ -161,7 +161,7 @@ async def _follow(followed: FollowedFile, application: Application) -> None:
 
 async def _tell(followed: FollowedFile, application: Application, tell: Tell) -> None:
     while True:
-        counts = application.counts.values(age_s=followed.age_s())
+        counts = application.endpoint.told()
         counts["failed_loads"] += followed.failed_loads
         tell(counts)
         await asyncio.sleep(TELL_EVERY_S)

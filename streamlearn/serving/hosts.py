@@ -1,13 +1,14 @@
 """Where servers run: in processes that the daemon starts and watches, or in a thread of its own process."""
 
 import asyncio
+import math
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import structlog
 import uvloop
 
 from streamlearn.errors import StreamlearnError
+from streamlearn.records import Json
 from streamlearn.serving.counts import Counts
 from streamlearn.serving.http import Application
 from streamlearn.serving.service import Service, encode, ports, serve
@@ -166,10 +168,9 @@ class InProcess(_Listening):
         self._answers = False
         self._ready_or_ended = threading.Event()
 
-    @property
-    def counts(self) -> Counts:
-        """What it did so far."""
-        return Counts() if self._application is None else self._application.counts
+    def told(self) -> Mapping[str, Json]:
+        """What it did so far, as `counts` describes it."""
+        return Counts().values(age_s=math.inf) if self._application is None else self._application.endpoint.told()
 
     def look(self) -> None:
         """Try the newest snapshot, though nobody asks; its thread does, soon after."""

@@ -176,7 +176,7 @@ class Telling:
             return
         self._next_s = now_s + TELL_EVERY_S
         self._endpoint.served()  # also while nobody asks
-        counts = self._endpoint.counts.values(age_s=self._current.age_s()) | {"questions_waiting": lag}
+        counts = self._endpoint.told() | {"questions_waiting": lag}
         counts["failed_loads"] += self._current.failed_loads
         write_counts(self._path, counts)
 

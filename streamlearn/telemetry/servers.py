@@ -29,6 +29,13 @@ SERVERS = (
     Row(
         "posted_labels_total", "counter", "records", "Late labels posted since the process began", lambda s: s.servers.feedback
     ),
+    Row(
+        "lost_answers_total",
+        "counter",
+        "rows",
+        "Rows of questions with an id whose answer was not recorded, since the process began; the learner scores its own",
+        lambda s: s.servers.lost_answers,
+    ),
     Row("served_snapshot_number", "gauge", "chunks", "Least number that a follower serves", lambda s: s.servers.number),
     Row(
         "served_snapshot_timestamp_seconds",
