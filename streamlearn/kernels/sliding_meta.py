@@ -11,33 +11,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamlearn.kernels.compiling import compiled, summing
+from streamlearn.kernels.compiling import compiled
+from streamlearn.kernels.sliding_finish import finish
+from streamlearn.kernels.sliding_gather import Span, gather_rows
 from streamlearn.kernels.sliding_passes import (
     biases_of,
-    clipping,
     enter,
     inner_product,
-    is_finite,
     judge,
     layer_of,
     real,
     rise,
     row_clipping,
     sink,
-    take_in,
     turn_all,
     turned,
 )
-from streamlearn.kernels.sliding_room import Given, Held, Recipe, Room, Work
+from streamlearn.kernels.sliding_room import Room, Work
 from streamlearn.kernels.sums import add_fours
 from streamlearn.records import Array
-
-
-class Span(NamedTuple):
-    """The rows of a look-ahead in the room."""
-
-    kept: int  # replayed ones, which come first
-    rows: int  # all of them
 
 
 class Stored(NamedTuple):
@@ -47,52 +39,6 @@ class Stored(NamedTuple):
     known: Array  # bool [capacity, label rows]
     active: Array  # int64 [labels]: the active label rows
     weight: Any  # of the recall gap, for each answer that is compared
-
-
-@compiled
-def _transformed(x: Array, given: Given, room: Room) -> Array:
-    values = room.values
-    for i in range(len(x)):
-        value = (x[i] - given.shift[i]) * given.gain[i]
-        if value > given.clip:
-            value = np.float32(given.clip)
-        elif value < -given.clip:
-            value = np.float32(-given.clip)
-        values[i] = value
-    return values[: len(x)]
-
-
-@compiled
-def _recall(row: int, work: Work) -> Any:
-    """Put replayed rows into the room. How many there are."""
-    held, given, room = work.held, work.given, work.room
-    size = min(held.seen[0], len(held.x))
-    count = min(work.recipe.replays, size)
-    moved_at, moved_to = np.empty(count, np.int64), np.empty(count, np.int64)
-    for i in range(count):  # Fisher-Yates over an array that is never written out
-        j = i + int(given.chances[row, i] * (size - i))
-        pick, first = j, i
-        for k in range(i):
-            if moved_at[k] == j:
-                pick = moved_to[k]
-            if moved_at[k] == i:
-                first = moved_to[k]
-        moved_at[i], moved_to[i] = j, first
-        room.slots[i], room.y[i] = pick, np.searchsorted(given.active, held.labels[pick])
-        take_in(i, _transformed(held.x[pick], given, room), room)
-    return count
-
-
-@compiled
-def _gather_rows(row: int, newest: int, work: Work) -> Span:
-    """Put replayed rows and the window into the room."""
-    given, room = work.given, work.room
-    end = newest + row + 1
-    begin, kept = max(0, end - work.recipe.window), _recall(row, work)
-    for j in range(end - begin):
-        take_in(kept + j, given.x[begin + j], room)
-        room.y[kept + j] = given.labels[begin + j]
-    return Span(kept, kept + end - begin)
 
 
 @compiled
@@ -324,76 +270,10 @@ def _first_biases(steps: int, rows: int, room: Room) -> None:
 
 
 @compiled
-def _stretches(room: Room) -> Array:
-    """Where the weights lie that a look-ahead moves: (first, one past the last) of each stretch, all upper ones last."""
-    width, used, count = room.sizes[1], room.used, 0
-    stretches = np.empty((len(used) + 1, 2), np.int64)
-    for i in range(len(used)):
-        if used[i]:
-            if count and stretches[count - 1, 1] == i * width:
-                count -= 1
-            else:
-                stretches[count, 0] = i * width
-            stretches[count, 1] = (i + 1) * width
-            count += 1
-    stretches[count, 0], stretches[count, 1] = len(used) * width, room.starts[-1]
-    return stretches[: count + 1]
-
-
-@summing
-def _settle(rates: Array, grads: Array, effects: Array) -> Any:
-    """A rate at 0 has no gradient that would lower it. The sums of squares of both gradients."""
-    zero = rates.dtype.type(0)
-    gone, grown = zero, zero
-    for p in range(len(rates)):
-        effect = zero if rates[p] <= zero and effects[p] > zero else effects[p]
-        effects[p] = effect
-        gone += grads[p] * grads[p]
-        grown += effect * effect
-    return gone, grown
-
-
-@summing
-def _move(slow: Array, rates: Array, grads: Array, effects: Array, move: Any, grow: Any) -> Any:  # noqa: PLR0917 numba
-    """Rates, then weights by the new rates; the sum of squares of the way."""
-    zero = rates.dtype.type(0)
-    moved = zero
-    for p in range(len(slow)):
-        rates[p] = max(rates[p] - grow * effects[p], zero)
-        way = rates[p] * (grads[p] * move)
-        slow[p] -= way
-        moved += way * way
-    return moved
-
-
-@compiled
-def _finish(steps: int, held: Held, recipe: Recipe, room: Room) -> Any:
-    """Mean over steps, dead rates that would sink left out, both norms clipped; then rates, and weights by the new rates.
-
-    Returns how far the weights moved; NaN, with nothing changed, where a gradient is not finite.
-    """
-    slow, rates, grads, effects, stretches = held.slow, held.rates, room.grads, room.effects, _stretches(room)
-    gone, grown, moved, share = 0.0, 0.0, 0.0, room.one[0] / real(steps, room)
-    for first, end in stretches:
-        part = _settle(rates[first:end], grads[first:end], effects[first:end])
-        gone += part[0]
-        grown += part[1]
-    if not (np.isfinite(grown) and np.isfinite(gone)):
-        for first, end in stretches:
-            if not (is_finite(grads[first:end]) and is_finite(effects[first:end])):
-                return np.nan
-    grow = recipe.rates[3] * share * clipping(room.one.dtype.type(np.sqrt(grown)) * share, recipe.rates[4], room)
-    move = share * clipping(room.one.dtype.type(np.sqrt(gone)) * share, recipe.rates[4], room)
-    for first, end in stretches:
-        moved += _move(slow[first:end], rates[first:end], grads[first:end], effects[first:end], move, grow)
-    return np.sqrt(moved)
-
-
-@compiled
 def look_ahead(row: int, newest: int, work: Work) -> bool:
     """Move slow weights and rates by one look-ahead over the window that ends with this row. False when undone."""
     held, given, told, room, recipe = work.held, work.given, work.told, work.room, work.recipe
-    span = _gather_rows(row, newest, work)
+    span = gather_rows(row, newest, work)
     steps = span.rows - span.kept
     _begin(span, held.slow, room)
     if span.kept and held.seen[0] % recipe.align_every < recipe.every:
@@ -409,5 +289,5 @@ def look_ahead(row: int, newest: int, work: Work) -> bool:
     _pair_off(order, span.kept, span.rows, room)
     _first_layer(span.kept, span.rows, room)
     _first_biases(steps, span.rows, room)
-    told.norms[row] = _finish(steps, held, recipe, room)
+    told.norms[row] = finish(steps, held, recipe, room)
     return not np.isnan(told.norms[row])
