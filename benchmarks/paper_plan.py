@@ -53,7 +53,8 @@ REMARKS = {
     "mer": "its authors' settings for Algorithm 1 and this memory; gradients are not bounded; first weights as in all rows",
     "sgd": "batches of 10, learning rate 0.03, no memory",
     "iid": "upper row: SGD, learning rate 0.05, on all samples shuffled; single pass, no tasks to forget",
-    "sliding-look-ahead": "its defaults, chosen on training images (how: sliding_tuning.md); memory rows hold 10 answers too",
+    "sliding-look-ahead": "its defaults, chosen on training images (how: sliding_tuning.md); memory rows hold 10 answers too; "
+    "`ever` is answered by the mean of its slow weights over about a thousand rows, which knows a task less right after it",
 }
 
 

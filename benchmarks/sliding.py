@@ -17,7 +17,7 @@ import torch
 from benchmarks.cells import keep, known, machine
 from benchmarks.images import Images, images
 from benchmarks.paper import measured, x_size
-from benchmarks.sliding_plan import CANDIDATES, PARTS, RECIPE, Options
+from benchmarks.sliding_plan import CANDIDATES, NOT_AVERAGED, PARTS, Options
 from benchmarks.sliding_report import table
 from benchmarks.tasks import STREAMS, Shape, samples, views
 from streamlearn.learners.sliding_look_ahead import SlidingLookAhead
@@ -47,7 +47,7 @@ def planned(what: str, only: Sequence[str] = ()) -> Iterator[tuple[str, str, Sha
     """Name, stream, its shape, and settings of every run but for seeds; of all names where `only` names none."""
     if what == "ablation":
         for name in only or PARTS:
-            yield name, "rotations", STREAMS["rotations"], {**RECIPE, **PARTS[name]}
+            yield name, "rotations", STREAMS["rotations"], {**NOT_AVERAGED, **PARTS[name]}
     else:
         for name in only or CANDIDATES:
             part, options = CANDIDATES[name]

@@ -25,3 +25,13 @@ def fast_step(loss: Loss, fast: Params, rows: Rows, *, slow: Params, rates: Para
     if pace.clip_norm is not None:
         grads = clipped(grads, pace.clip_norm)
     return {name: w - pace.share * rates[name] * grads[name] for name, w in leaked.items()}
+
+
+def averaged(mean: Params, weights: Params, *, learned: int, most: float) -> Params:
+    """The mean of weights over the rows behind, after one row more: it keeps (1 + n) / (10 + n) of itself, at most `most`.
+
+    `learned`  n, how many rows were learned before: early on the mean is one over a tenth of them or less.
+    Source     Polyak and Juditsky 1992, with exponential weights.
+    """
+    keep = min(most, (1 + learned) / (10 + learned))
+    return {name: w + keep * (mean[name] - w) for name, w in weights.items()}

@@ -5,7 +5,7 @@ from typing import Any
 from streamlearn.kernels.compiling import compiled
 from streamlearn.kernels.sliding_meta import look_ahead
 from streamlearn.kernels.sliding_passes import enter, is_finite, judge, layer_of, rise, row_clipping, step_back, take_in
-from streamlearn.kernels.sliding_room import Work
+from streamlearn.kernels.sliding_room import Held, Work
 from streamlearn.records import Array
 
 
@@ -51,6 +51,15 @@ def _fast_step(start: Array, label: int, work: Work) -> bool:
 
 
 @compiled
+def _average(held: Held, most: Any) -> None:
+    """As `fast.averaged`."""
+    mean, slow, learned = held.mean, held.slow, held.seen[0]
+    keep = mean.dtype.type(min(most, (1.0 + learned) / (10.0 + learned)))
+    for p in range(len(mean)):
+        mean[p] = slow[p] + keep * (mean[p] - slow[p])
+
+
+@compiled
 def _remember(row: int, newest: int, work: Work) -> int:
     """Offer the row to the memory with the answer that the slow weights give now. The slot it took, or −1."""
     held, given, room = work.held, work.given, work.room
@@ -84,8 +93,8 @@ def run(work: Work) -> int:
         enter(0, fast, room)
         rise(0, 1, fast, room)
         told.logits[row] = room.outputs[last, 0, :labels]
-        enter(0, held.slow, room)
-        rise(0, 1, held.slow, room)
+        enter(0, held.mean, room)
+        rise(0, 1, held.mean, room)
         told.slow[row] = room.outputs[last, 0, :labels]
         take_in(0, given.x[newest + row], room)
         if not _fast_step(fast, label, work) and not _fast_step(held.slow, label, work):
@@ -94,5 +103,7 @@ def run(work: Work) -> int:
         if due and not look_ahead(row, newest, work):
             return row
         held.turn[0] = 1 - held.turn[0]
+        if work.recipe.rates[6] > 0:
+            _average(held, work.recipe.rates[6])
         told.slots[row] = _remember(row, newest, work)
     return len(told.slots)

@@ -16,6 +16,7 @@ class Held(NamedTuple):
     """What learning changes, in place."""
 
     slow: Array  # [flat]
+    mean: Array  # [flat]: what answers about all that was learned; the slow weights themselves where nothing is averaged
     rates: Array  # [flat]
     fast: Array  # [2, flat]: the line `turn[0]` is current, the other is written next
     turn: Array  # int64 [1]
@@ -48,14 +49,14 @@ class Recipe(NamedTuple):
     every: int
     replays: int
     align_every: int
-    rates: Array  # leak, share, weight of the recall gap, meta_lr, clip_norm, inner_clip_norm
+    rates: Array  # leak, share, weight of the recall gap, meta_lr, clip_norm, inner_clip_norm, averaging
 
 
 class Told(NamedTuple):
     """What comes back, row by row."""
 
     logits: Array  # [rows, labels]
-    slow: Array  # [rows, labels]: what the slow weights would have answered
+    slow: Array  # [rows, labels]: what the answer about all that was learned would have been
     slots: Array  # int64 [rows]: where the row lies in memory, −1 for nowhere
     norms: Array  # float64 [rows]: how far the slow weights moved
     cosines: Array  # float64 [rows]: alignment, NaN where not measured

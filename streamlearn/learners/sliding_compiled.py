@@ -50,17 +50,18 @@ class CompiledStream:
     def begin(self, weights: dict[str, Params], active: Tensor) -> None:
         """Take the weights up."""
         slow, rates, fast = (packed(weights[name], active) for name in WEIGHTS)
+        mean = packed(weights["mean"], active) if "mean" in weights else slow
         sizes = layer_sizes(weights["slow"], active)
         if self._room is None or self._room.sizes.tolist() != sizes:
             own = self.recipe
             self._room = room_for(sizes, window=own.window, replays=own.replays, dtype=own.rates.dtype)
         self._like, self._active = weights, active
-        self._flat = slow, rates, np.stack([fast, fast]), np.zeros(1, np.int64)
+        self._flat = slow, mean, rates, np.stack([fast, fast]), np.zeros(1, np.int64)
 
     def end(self) -> dict[str, Params]:
         """Put the weights down."""
-        slow, rates, fast, turn = self._flat
-        flats = dict(zip(WEIGHTS, (slow, rates, fast[turn[0]]), strict=True))
+        slow, mean, rates, fast, turn = self._flat
+        flats = dict(zip(WEIGHTS, (slow, rates, fast[turn[0]]), strict=True)) | ({"mean": mean} if mean is not slow else {})
         return {name: unpacked(flat, self._like[name], self._active) for name, flat in flats.items()}
 
     def learn(self, rows: Columns, view: View, reservoir: Reservoir) -> Passed:

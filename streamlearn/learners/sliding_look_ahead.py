@@ -1,9 +1,10 @@
 """Look-ahead over a sliding window, which serves what it looks ahead to.
 
 La-MAML makes θ good *after* a few steps on the newest rows, and then answers with θ before them. Here fast weights take
-those steps, row by row, and answer questions about the present; θ, the slow weights, answers what is about all that was
-ever learned. Every few rows the slow weights look ahead over the newest rows, in random order, and a few replayed ones are
-scored with these after each step: by their labels, and by the answers that were stored with them.
+those steps, row by row, and answer questions about the present; the mean of θ, the slow weights, over the rows behind it
+answers what is about all that was ever learned. Every few rows the slow weights look ahead over the newest rows, in random
+order, and a few replayed ones are scored with these after each step: by their labels, and by the answers that were stored
+with them.
 """
 
 import math
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from streamlearn.adapt import outer
-from streamlearn.adapt.fast import Pace, fast_step
+from streamlearn.adapt.fast import Pace, averaged, fast_step
 from streamlearn.adapt.inner import Episode, Form
 from streamlearn.adapt.params import Loss, Params, Rows, cosine, gradient, is_finite, masked_cross_entropy
 from streamlearn.adapt.recall import Recall, recall_gap
@@ -65,6 +66,9 @@ class SlidingLookAhead(Chunkwise):
             8.0, "bound on the norm of a row's gradient, in look-aheads and in steps of the fast weights", gt=0
         )
         leak: float = key(0.02, "share of the way back to the slow weights that fast weights go with each row", gt=0, le=1)
+        averaging: float = key(
+            0.999, "share of itself that the mean of slow weights keeps with each row; 0: they answer themselves", ge=0, lt=1
+        )
         fast_share: float = key(0.25, "share of the learned step sizes by which fast weights move", ge=0)
         max_contexts: int = key(0, "contexts with a softmax of their own (multi-head); 0 ignores contexts", ge=0)
         kernel: Literal["auto", "numba", "torch"] = key("auto", "compiled or plain arithmetic; auto compiles where it can")
@@ -75,7 +79,9 @@ class SlidingLookAhead(Chunkwise):
         memory = MemorySettings(rows=settings.memory.rows)
         super().__init__(task, chunk=1, memory=memory, max_contexts=settings.max_contexts)
         slow = self.point.weights["slow"]
-        self.point = self.point._replace(weights={**self.point.weights, "fast": {n: p.clone() for n, p in slow.items()}})
+        copies = ("fast", "mean") if settings.averaging else ("fast",)
+        more = {name: {n: p.clone() for n, p in slow.items()} for name in copies}
+        self.point = self.point._replace(weights={**self.point.weights, **more})
         self._recent = self._columns(Batch.of(np.zeros((0, *task.shape), np.float32), np.zeros(0, np.int64)))
         self._pace = Pace(settings.leak, settings.fast_share, settings.inner_clip_norm)
         self._compiled = CompiledStream(self._recipe(), self.generator) if self._wants_compiling() else None
@@ -86,14 +92,19 @@ class SlidingLookAhead(Chunkwise):
         return {"rates": self.settings.inner_lr}
 
     def _served(self, about: About) -> Params:
-        return self.point.weights["slow" if about == "ever" else "fast"]
+        return self.point.weights["fast" if about != "ever" else "mean" if self.settings.averaging else "slow"]
 
     # One row, plainly.
 
     def _update(self, columns: Columns) -> Mapping[str, float]:
         fast = self._stepped(self._rows(columns))
         self.point = self.point._replace(weights={**self.point.weights, "fast": fast})
-        return {"gradient_alignment": self._look_ahead(_joined(self._recent, columns)) if self._is_due() else math.nan}
+        alignment = self._look_ahead(_joined(self._recent, columns)) if self._is_due() else math.nan
+        if self.settings.averaging:
+            weights = self.point.weights
+            mean = averaged(weights["mean"], weights["slow"], learned=self._learned, most=self.settings.averaging)
+            self.point = self.point._replace(weights={**weights, "mean": mean})
+        return {"gradient_alignment": alignment}
 
     def _stepped(self, fresh: Rows) -> Params:
         """The fast weights after a row; from the slow ones, where they themselves have run away."""
@@ -153,7 +164,7 @@ class SlidingLookAhead(Chunkwise):
         return self.learn_both(batch)[0]
 
     def learn_both(self, batch: Batch) -> tuple[LearnReport, Array]:
-        """The report, and beside its logits those of the slow weights, for who weighs one against the other."""
+        """The report, and beside its logits those of `about: ever`, for who weighs one against the other."""
         if self._compiled is None or not len(batch):
             return self._plain_both(batch)
         check_labels(batch.labels.tolist(), self.task.max_labels)
@@ -237,8 +248,8 @@ class SlidingLookAhead(Chunkwise):
     def _recipe(self) -> Recipe:
         own = self.settings
         bound = own.inner_clip_norm or math.inf
-        rates = np.array([own.leak, own.fast_share, own.recall, own.meta_lr, own.clip_norm, bound], self.task.dtype)
-        return Recipe(own.window, own.update_every, own.replay_rows, ALIGNMENT_EVERY, rates)
+        rates = [own.leak, own.fast_share, own.recall, own.meta_lr, own.clip_norm, bound, own.averaging]
+        return Recipe(own.window, own.update_every, own.replay_rows, ALIGNMENT_EVERY, np.array(rates, self.task.dtype))
 
     # The memory, and the newest rows.
 

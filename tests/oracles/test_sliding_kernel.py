@@ -74,7 +74,7 @@ def test_any_shape_gives_the_same(  # noqa: PLR0917 hypothesis passes by name
     inputs = InputSettings(kind=kind, factor=0.5, clip=2.0)
     task = Task((features,), seed=seed, model=ModelSettings(hidden=tuple(hidden)), dtype="float64", inputs=inputs)
     options = {"window": window, "update_every": update_every, "replay_rows": replay_rows, "recall": recall}
-    options["inner_clip_norm"] = inner_clip_norm
+    options |= {"inner_clip_norm": inner_clip_norm, "averaging": 0.7 * (seed % 2)}
     fast, plain = pair(SlidingLookAhead, task, memory={"rows": 15}, **options)
     batch = stream(40, features, 20, seed)  # in longer runs a unit at its kink multiplies rounding
     batch.x[31] = np.nan
@@ -106,7 +106,8 @@ def test_a_row_that_is_not_finite_is_refused_through_zeros_and_silent_units(bad:
         batch = stream(4, 6, 1, seed=1)
         batch.x[:, 2] = bad
         assert learner.learn(batch).rejected.all(), learner.kernel
-        for name in ("slow/head.weight", "fast/head.weight", "rates/body.layers.0.weight", "memory/x", "recent/x"):
+        heads = [f"{weights}/head.weight" for weights in ("slow", "fast", "mean")]
+        for name in (*heads, "rates/body.layers.0.weight", "memory/x", "recent/x"):
             np.testing.assert_array_equal(learner.state().arrays[name], before.arrays[name])
 
 

@@ -127,7 +127,8 @@ class Obvious:
     def __init__(self, own: SlidingLookAhead.Settings) -> None:
         self.own, self.network = own, build(TASK.model, TASK.shape, seed=TASK.seed)
         self.slow = self.network.initial(32, torch.float64, "cpu")
-        self.fast, self.rates = self.slow, {n: torch.full_like(p, own.inner_lr) for n, p in self.slow.items()}
+        self.fast = self.mean = self.slow
+        self.rates = {n: torch.full_like(p, own.inner_lr) for n, p in self.slow.items()}
         self.orders = torch.Generator().manual_seed(mixed_seed(TASK.seed, 2))
         self.draws = torch.Generator().manual_seed(mixed_seed(TASK.seed, 3))
         self.seen, self.labels = 0, 0
@@ -160,6 +161,8 @@ class Obvious:
         self.window = [*self.window, row][-own.window :]
         if (self.seen + 1) % own.update_every == 0:
             self.look_ahead()
+        keep = min(own.averaging, (1 + self.seen) / (10 + self.seen))
+        self.mean = {n: keep * m + (1 - keep) * self.slow[n] for n, m in self.mean.items()}
         self.seen += 1
         item = (x, y, self.logits(self.slow, x))
         slot = self.seen - 1 if self.seen <= own.memory.rows else None
@@ -210,6 +213,8 @@ class Obvious:
         {},
         {"window": 3, "update_every": 1, "replay_rows": 7, "meta_lr": 3.0, "clip_norm": 0.3},
         {"inner_clip_norm": 0.4},
+        {"averaging": 0.8},
+        {"averaging": 0.0},
     ],
 )
 def test_the_learner_equals_the_slow_obvious_version(options: dict[str, Any]) -> None:
@@ -218,7 +223,10 @@ def test_the_learner_equals_the_slow_obvious_version(options: dict[str, Any]) ->
     learner.learn(batch)
     for x, y in zip(torch.tensor(batch.x, dtype=torch.float64), batch.labels.tolist(), strict=True):
         obvious.learn(x, y)
-    for name, expected in (("slow", obvious.slow), ("rates", obvious.rates), ("fast", obvious.fast)):
+    found = {"slow": obvious.slow, "rates": obvious.rates, "fast": obvious.fast}
+    found |= {"mean": obvious.mean} if own.averaging else {}
+    assert set(learner.point.weights) == set(found)
+    for name, expected in found.items():
         for part, tensor in learner.point.weights[name].items():
             torch.testing.assert_close(tensor, expected[part], rtol=1e-10, atol=1e-12, msg=f"{name} {part}")
     used = learner.point.weights["rates"]["body.layers.0.weight"]
@@ -250,15 +258,16 @@ def test_fast_weights_that_ran_away_start_again_from_the_slow_ones() -> None:
     torch.testing.assert_close(learner.point.weights["fast"], expected, **TIGHT)
 
 
-def test_questions_about_all_that_was_learned_are_answered_by_the_slow_weights() -> None:
+@pytest.mark.parametrize(("averaging", "ever"), [(0.9, "mean"), (0.0, "slow")])
+def test_questions_about_all_that_was_learned_are_answered_by_the_mean_of_the_slow_weights(averaging: float, ever: str) -> None:
     for model, form in ((ModelSettings(hidden=(6,)), "mlp"), (ModelSettings(name="conv", channels=2, hidden=(4,)), "torch")):
-        learner = SlidingLookAhead(SlidingLookAhead.Settings(), Task((4, 4), model=model))
+        learner = SlidingLookAhead(SlidingLookAhead.Settings(averaging=averaging), Task((4, 4), model=model))
         random = np.random.default_rng(0)
         batch = Batch.of(random.normal(size=(40, 4, 4)), random.integers(0, 3, 40))
         learner.learn(batch)
         served = learner.answering()
         assert served.form == form
-        for about, weights in (("now", "fast"), ("auto", "fast"), ("ever", "slow")):
+        for about, weights in (("now", "fast"), ("auto", "fast"), ("ever", ever)):
             answer = form_named(form)(served.arrays, {**served.settings, "about": about}, batch.x)
             with torch.no_grad():
                 expected = learner.network.logits(learner.point.weights[weights], torch.tensor(batch.x))[:, :3]

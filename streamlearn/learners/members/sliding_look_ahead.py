@@ -38,6 +38,7 @@ class Settings(SlidingLookAhead.Settings):
     recall: float = other(SlidingLookAhead.Settings, "recall", 0.3)
     inner_lr: float = other(SlidingLookAhead.Settings, "inner_lr", 0.15)
     inner_clip_norm: float | None = other(SlidingLookAhead.Settings, "inner_clip_norm", None)
+    averaging: float = other(SlidingLookAhead.Settings, "averaging", 0.0)
     fast_share: float = other(SlidingLookAhead.Settings, "fast_share", 0.5)
 
 
@@ -87,7 +88,8 @@ class TwoSpeeds:
     def arrays(self, question: Rows) -> Mapping[str, Array]:
         """See `Member`."""
         found: dict[str, Array] = {}
-        for weights, name in (("fast", NAME), ("slow", SLOW)):
+        ever = "mean" if "mean" in self._learner.point.weights else "slow"
+        for weights, name in (("fast", NAME), (ever, SLOW)):
             layers = self._layers(weights, question.width)
             found |= {f"{name}.layers.{i}": layer.astype(np.float32) for i, layer in enumerate(layers)}
             found[f"{name}.scale"] = np.full(1, self._scale)
