@@ -289,6 +289,11 @@ class SlidingLookAhead(Chunkwise):
 
     def restore(self, state: State) -> None:
         """See `protocols.Learner`."""
+        if self.settings.averaging and not state.under("mean").arrays:
+            raise CheckpointError(
+                "checkpoint holds no mean of the slow weights: expected one, as learner.averaging is not 0; set it to 0, or "
+                "start from an empty state"
+            )
         recent = {name: self._restored_recent(name, state) for name in self._recent}
         for name in ("logits", "known"):
             if (kept := state.arrays.get(f"memory/{name}")) is not None:

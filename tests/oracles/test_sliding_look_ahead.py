@@ -276,6 +276,16 @@ def test_questions_about_all_that_was_learned_are_answered_by_the_mean_of_the_sl
         assert not np.allclose(learner.predict(batch.x, about="ever"), learner.predict(batch.x, about="now"))
 
 
+def test_a_checkpoint_without_a_mean_is_refused_where_one_is_kept_and_one_with_it_is_taken_where_none_is() -> None:
+    without, kept = (SlidingLookAhead(SlidingLookAhead.Settings(averaging=averaging), TASK) for averaging in (0.0, 0.9))
+    for learner in (without, kept):
+        learner.learn(stream(10))
+    with pytest.raises(CheckpointError, match=r"no mean of the slow weights: .* learner.averaging is not 0; set it to 0"):
+        kept.restore(without.state())
+    without.restore(kept.state())
+    assert set(without.point.weights) == {"slow", "rates", "fast"}
+
+
 def test_a_checkpoint_of_a_wider_window_is_refused() -> None:
     wide = SlidingLookAhead(SlidingLookAhead.Settings(window=6), TASK)
     wide.learn(stream(10))
