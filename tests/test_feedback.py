@@ -38,8 +38,8 @@ def test_feedback_is_written_as_late_labels_that_the_loop_can_read():
         ("label", "5", 7, 12),
         ("label", "a", "cat", None),
     ]
-    assert app.counts.feedback == 3
-    assert app.counts.samples == 0
+    assert app.endpoint.counts.feedback == 3
+    assert app.endpoint.counts.samples == 0
     assert "feedback" in get(app, "/v2").json()["extensions"]
 
 

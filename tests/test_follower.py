@@ -377,7 +377,7 @@ def test_a_module_that_only_a_snapshot_names_is_not_imported():
     settings = {"model": {"name": "module", "module": "evil:factory"}, "shape": [2]}
     for number in (1, 2):
         assert application.served().snapshot.number == 1
-        assert application.counts.failed_loads == number - 1
+        assert application.endpoint.counts.failed_loads == number - 1
         reference.publish(Snapshot(2, Answering("torch", {"active": np.ones(1, np.uint8)}, settings), (1,), (2,), 0))
     application.close()
     assert "evil" not in sys.modules

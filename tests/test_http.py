@@ -218,7 +218,7 @@ def test_a_snapshot_that_cannot_answer_is_counted_and_the_one_before_it_stays():
     reference.publish(unheard_of(2))
     assert post(app, INFER, rows([1, 2])).json()["model_version"] == "1"
     assert post(app, INFER, rows([1, 2])).status_code == 200
-    assert (app.counts.failed_loads, app.counts.served_number) == (1, 1)
+    assert (app.endpoint.counts.failed_loads, app.endpoint.counts.served_number) == (1, 1)
     assert get(app, "/v2/health/ready").json() == {"live": True, "ready": True}
 
 
@@ -250,7 +250,7 @@ def test_refusals_one_after_another_are_one_line_of_the_log_and_their_end_is_ano
         ("snapshot.refused", "warning", 5),
     ]
     assert told[1]["refused"] == 3
-    assert app.counts.failed_loads == 4
+    assert app.endpoint.counts.failed_loads == 4
 
 
 def test_a_body_beyond_its_bound_is_refused_whether_or_not_it_says_its_length():
@@ -297,7 +297,7 @@ def test_above_its_bound_of_requests_it_answers_503_at_once_and_recovers():
     assert (len(refused), len(together) - len(refused)) == (7, 3)
     assert all(answer.headers["retry-after"] == "1" and "overloaded" in answer.json()["error"] for answer in refused)
     assert after.status_code == 200
-    assert app.counts.requests == {"200": 4, "503": 7}
+    assert app.endpoint.counts.requests == {"200": 4, "503": 7}
 
 
 @pytest.mark.parametrize("came", [[], [{"type": "http.request", "body": b"{", "more_body": True}]], ids=["nothing", "half"])
@@ -316,7 +316,7 @@ def test_a_client_that_goes_away_before_its_body_came_is_no_fault_of_anybody(cam
         await app({"type": "http", "method": "POST", "path": INFER, "headers": []}, receive, send)
 
     asyncio.run(run())
-    assert app.counts.requests == {"499": 1}
+    assert app.endpoint.counts.requests == {"499": 1}
 
 
 def test_requests_are_counted_by_status_and_time():
@@ -324,7 +324,7 @@ def test_requests_are_counted_by_status_and_time():
     app = answering(clock=lambda: next(ticks))
     for content in (rows([1, 2], [3, 4]), rows([1, 2]), b"junk"):
         post(app, INFER, content)
-    found = app.counts.values(age_s=float("inf"))
+    found = app.endpoint.counts.values(age_s=float("inf"))
     assert found["requests"] == {"200": 2, "400": 1}
     assert found["rows"] == 3
     assert found["seconds"]["sum"] == pytest.approx(4.0203)
@@ -421,7 +421,7 @@ def test_samples_are_written_as_they_came_before_they_are_acknowledged():
     ]
     assert all(dict(message.headers) == {"content-type": b"application/json"} for message in written)
     assert post(app, SAMPLES, sample(time=1_700_000_000_000, context=-3, id=5, colour="red")).json() == {"accepted": 1}
-    assert app.counts.samples == 3
+    assert app.endpoint.counts.samples == 3
 
 
 BAD = [

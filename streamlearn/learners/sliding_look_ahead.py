@@ -92,7 +92,12 @@ class SlidingLookAhead(Chunkwise):
         return {"rates": self.settings.inner_lr}
 
     def _served(self, about: About) -> Params:
-        return self.point.weights["fast" if about != "ever" else "mean" if self.settings.averaging else "slow"]
+        return self.point.weights[self.ever if about == "ever" else "fast"]
+
+    @property
+    def ever(self) -> str:
+        """Which weights answer what is about all that was learned."""
+        return "mean" if self.settings.averaging else "slow"
 
     # One row, plainly.
 

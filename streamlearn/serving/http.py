@@ -15,7 +15,6 @@ from streamlearn.errors import SinkError
 from streamlearn.records import Json, Message, traceparent
 from streamlearn.serving import page
 from streamlearn.serving.access import Role
-from streamlearn.serving.counts import Counts
 from streamlearn.serving.description import openapi
 from streamlearn.serving.endpoint import Endpoint
 from streamlearn.serving.feedback import read_feedback
@@ -66,11 +65,6 @@ class Application:
         except Exception as error:
             log.error("request.failed", method=request.method, path=request.path[:200], exc_info=error)
             return _json({"error": "internal error: see the server's log"}, 500)
-
-    @property
-    def counts(self) -> Counts:
-        """What this server did so far."""
-        return self.endpoint.counts
 
     def served(self) -> Served | None:
         """What answers now."""

@@ -88,8 +88,7 @@ class TwoSpeeds:
     def arrays(self, question: Rows) -> Mapping[str, Array]:
         """See `Member`."""
         found: dict[str, Array] = {}
-        ever = "mean" if "mean" in self._learner.point.weights else "slow"
-        for weights, name in (("fast", NAME), (ever, SLOW)):
+        for weights, name in (("fast", NAME), (self._learner.ever, SLOW)):
             layers = self._layers(weights, question.width)
             found |= {f"{name}.layers.{i}": layer.astype(np.float32) for i, layer in enumerate(layers)}
             found[f"{name}.scale"] = np.full(1, self._scale)
